@@ -1,0 +1,147 @@
+"""Files that are whole or absent: written beside, synced, renamed; folders sealed by a manifest of digests."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict
+
+import xxhash
+
+from pretrain.base.errors import DamagedError, DiskFullError
+
+MANIFEST = "manifest.json"
+CHUNK = 1 << 20  # bytes read at a time when a file is digested
+
+
+class Entry(TypedDict):
+    """A file in a manifest: its size in bytes and the xxh3-128 digest of its content."""
+
+    bytes: int
+    digest: str
+
+
+def digest(data: bytes) -> str:
+    """32 hexadecimal digits (xxh3-128) that name these bytes."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_of(value: object) -> str:
+    """The digest of a JSON value, whatever the order of its keys."""
+    return digest(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def digest_file(path: Path) -> str:
+    """The digest of a file's content, read in chunks."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Replaces a file as a whole: after a crash the old or the new content is there. Raises DiskFullError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with room_for(path):
+        try:
+            with beside.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+            sync_folder(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A partial folder to fill; sealed with a manifest, synced and renamed to `path` at the end, removed on failure.
+
+    Replaces a folder that stands at `path`. Raises DiskFullError.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    partial.mkdir(parents=True)
+    try:
+        with room_for(path):
+            yield partial
+            seal(partial)
+            replaced = path.with_name(f".{path.name}.replaced")
+            shutil.rmtree(replaced, ignore_errors=True)
+            if path.exists():
+                path.rename(replaced)
+            partial.rename(path)
+            sync_folder(path.parent)
+            shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of all files in a folder and syncs every file and folder to the disk."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    entries = {str(p.relative_to(folder)): Entry(bytes=p.stat().st_size, digest=digest_file(p)) for p in files}
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    write(folder / MANIFEST, json.dumps(entries, indent=1, sort_keys=True))
+    for inner in [*(p for p in folder.rglob("*") if p.is_dir()), folder]:
+        sync_folder(inner)
+
+
+def read_manifest(folder: Path) -> dict[str, Entry]:
+    """The manifest of a sealed folder. Raises DamagedError where it is missing or unreadable."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        raise DamagedError("no readable manifest.json", where=str(folder), expected="a finished folder") from None
+    if not isinstance(entries, dict):
+        raise DamagedError("manifest.json holds no table", where=str(folder), expected="a finished folder")
+    return entries
+
+
+def verify(folder: Path, *, content: bool = True) -> dict[str, Entry]:
+    """Reads a sealed folder back against its manifest (sizes, and digests if `content`). Raises DamagedError."""
+    entries = read_manifest(folder)
+    for name, entry in entries.items():
+        file = folder / name
+        if not file.is_file():
+            raise DamagedError("file is missing", where=str(file))
+        if file.stat().st_size != entry["bytes"]:
+            raise DamagedError(f"holds {file.stat().st_size} bytes", where=str(file), expected=f"{entry['bytes']}")
+        if content and digest_file(file) != entry["digest"]:
+            raise DamagedError("content differs from its digest", where=str(file), expected=entry["digest"])
+    return entries
+
+
+def manifest_digest(entries: Mapping[str, Entry]) -> str:
+    """One digest for all files of a manifest."""
+    return digest_of({name: entry["digest"] for name, entry in entries.items()})
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Turns "no space left" (ENOSPC, EDQUOT, EFBIG) into DiskFullError with the path and what is free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        nearest_folder = next(p for p in path.absolute().parents if p.exists())
+        free = shutil.disk_usage(nearest_folder).free
+        raise DiskFullError(f"the disk is full ({free:,} bytes free)", where=str(path)) from None
