@@ -1,0 +1,162 @@
+"""Recipe: the sections together, and the rules that span them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+
+from pretrain.base.errors import UserError
+from pretrain.base.files import digest_of
+from pretrain.recipe.corpus import Corpus
+from pretrain.recipe.evaluate import Evaluate
+from pretrain.recipe.layers import Layers, Origin, Tree
+from pretrain.recipe.model import Model
+from pretrain.recipe.release import Release
+from pretrain.recipe.run import Run
+from pretrain.recipe.schema import Leaf, Problems, key
+from pretrain.recipe.tokenizer import Tokenizer
+from pretrain.recipe.tokens import Tokens
+from pretrain.recipe.train import Train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole intent of a run, frozen."""
+
+    run: Run = key("what the run is called")
+    corpus: Corpus = key("from raw records to documents", Corpus())
+    tokenizer: Tokenizer = key("from text to tokens", Tokenizer())
+    tokens: Tokens = key("tokens on disk", Tokens())
+    model: Model = key("family and sizes", Model())
+    train: Train = key("objective, optimizer, length", Train())
+    evaluate: Evaluate = key("scores", Evaluate())
+    release: Release = key("what others get", Release())
+    layers: Layers = field(default_factory=Layers, init=False, compare=False, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Names the intent: equal for equal values, wherever they were said."""
+        return digest_of(tree(self))
+
+    @property
+    def folder(self) -> Path:
+        """What the recipe's own relative paths stand beside."""
+        return self.layers.origin("run.name").folder or Path.cwd()
+
+    def origin(self, path: str) -> Origin:
+        """Where the value of a dotted path was said."""
+        return self.layers.origins.get(path, Origin())
+
+    def to_toml(self) -> str:
+        """The recipe with every default written out, as TOML that reads back equal."""
+        return "\n".join(_toml(tree(self), ""))
+
+
+def tree(value: object) -> Tree:
+    """A section as plain values under the recipe's own keys; what is not said (None) is left out."""
+    out: Tree = {}
+    for f in fields(value) if is_dataclass(value) else ():
+        inner = getattr(value, f.name)
+        if inner is None or f.name == "layers":
+            continue
+        if f.metadata.get("rest"):
+            out |= {f.metadata["by"]: inner.use, **inner.options}
+        else:
+            out[f.name.removesuffix("_")] = _plain(inner)
+    return out
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Leaf):
+        return {"use": value.use, **value.options}
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return tree(value) if is_dataclass(value) else value
+
+
+def _toml(table: Tree, path: str) -> Iterator[str]:
+    def is_tables(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+    for name, value in table.items():
+        if not isinstance(value, dict) and not is_tables(value):
+            yield f"{name} = {_literal(value)}"
+    for name, value in table.items():
+        inner = f"{path}.{name}" if path else name
+        if isinstance(value, dict):
+            yield from ("", f"[{inner}]", *_toml(value, inner))
+        elif isinstance(value, list) and is_tables(value):
+            for one in value:
+                yield from ("", f"[[{inner}]]", *_toml(one, inner))
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_literal(one)}' for name, one in value.items())} }}"
+    return repr(value)
+
+
+def check(recipe: Recipe, problems: Problems) -> None:
+    """Rules that span sections and keys."""
+
+    def wrong(path: str, what: str, expected: str = "") -> None:
+        origin = recipe.layers.origin(path)
+        problems.add(f"{path}: {what}", where=origin if origin.file else "", expected=expected)
+
+    train, sources = recipe.train, recipe.corpus.sources
+    if not recipe.run.name or recipe.run.name != Path(recipe.run.name).name:
+        wrong("run.name", f"{recipe.run.name!r} is no folder name", "a name without slashes")
+    if (train.steps, train.tokens, train.seconds) == (None, None, None):
+        wrong("train", "neither steps nor tokens nor seconds is said", "one of them")
+    if train.batch % train.sequence:
+        low = max(train.batch // train.sequence, 1) * train.sequence
+        wrong(
+            "train.batch",
+            f"{train.batch} tokens are no whole sequences of {train.sequence}",
+            f"a multiple, such as {low}",
+        )
+    row = recipe.tokens.row
+    if row is not None and (row < train.sequence or row % train.sequence):
+        wrong("tokens.row", f"{row} is no multiple of train.sequence = {train.sequence}")
+    elif row is not None and train.batch % row:
+        wrong("train.batch", f"{train.batch} tokens are no whole rows of tokens.row = {row}")
+    if train.schedule.use == "wsd" and train.schedule.warmup + train.schedule.decay > 1:
+        wrong("train.schedule", "warmup and decay are more than the whole run", "a sum of at most 1")
+    rows = train.batch // train.sequence
+    if train.micro_batch is not None and rows and rows % train.micro_batch:
+        wrong("train.micro_batch", f"{train.micro_batch} does not divide the {rows} sequences of a batch")
+    _check_names(recipe, problems)
+    names = [source.name for source in sources]
+    for i, source in enumerate(sources):
+        if source.name in names[:i]:
+            wrong(f"corpus.sources.{i}.name", f"two sources are called {source.name!r}")
+        if not source.name or source.name != Path(source.name).name or source.name.startswith("."):
+            wrong(f"corpus.sources.{i}.name", f"{source.name!r} is no folder name", "a name without slashes")
+        if not source.paths:
+            wrong(f"corpus.sources.{i}.paths", "no paths are said", "one glob or more")
+    if not sources:
+        wrong("corpus.sources", "no source is said", "[[corpus.sources]] with name, read and paths")
+    elif sum(source.weight for source in sources) <= 0:
+        wrong("corpus.sources", "all weights are zero", "at least one above zero")
+
+
+def _check_names(recipe: Recipe, problems: Problems) -> None:
+    """Every leaf that is named exists; their options are checked when a stage binds them."""
+    for one in leaves(recipe):
+        try:
+            _ = one.kind
+        except UserError as error:
+            problems.found.append(error)
+
+
+def leaves(recipe: Recipe) -> list[Leaf]:
+    """Every leaf that the recipe names, in the order of its sections."""
+    readers = [source.reader for source in recipe.corpus.sources]
+    train = [recipe.train.objective, recipe.train.optimizer]
+    return [*readers, *recipe.corpus.steps, recipe.model.family, *train, *recipe.evaluate.tasks]

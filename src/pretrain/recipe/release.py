@@ -1,0 +1,15 @@
+"""[release]: what others get."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pretrain.recipe.schema import key
+
+
+@dataclass(frozen=True)
+class Release:
+    """[release]: a folder in the ecosystem's own format."""
+
+    dtype: Literal["float32", "bfloat16"] = key("of the released weights", "float32")
+    license: str = key("of the released weights, for the card (an SPDX name, or other)", "other")
+    description: str = key("a sentence for the card", "")

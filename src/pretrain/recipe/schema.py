@@ -1,0 +1,266 @@
+"""From a tree of values to frozen dataclasses: keys, types and ranges are checked, all problems told at once."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pretrain.base.errors import UserError, nearest
+from pretrain.base.extension import leaf, names
+from pretrain.recipe.layers import Layers, Tree
+
+PLACEHOLDERS = ("{stdlib}", "{packages}")  # folders of the Python that runs, resolved where files are listed
+
+
+def key(
+    doc: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    unit: Callable[[str], float] | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    path: bool = False,
+) -> Any:
+    """A key of a section: its line in the reference, its default, its unit, its range, and whether it holds paths."""
+    metadata = {"doc": doc, "unit": unit, "at_least": at_least, "at_most": at_most, "path": path}
+    return field(default=default, metadata=metadata)
+
+
+def leaf_key(doc: str, *kinds: str, use: str | None = None, by: str = "use", rest: bool = False) -> Any:
+    """A key that holds a leaf's table; with `rest`, its options stand in the section itself and `by` names it."""
+    default = dataclasses.MISSING if use is None else Leaf(kinds, use)
+    return field(default=default, metadata={"doc": doc, "kinds": kinds, "use": use, "by": by, "rest": rest})
+
+
+def leaves_key(doc: str, *kinds: str) -> Any:
+    """A key that holds an array of leaves' tables, none by default."""
+    return field(default=(), metadata={"doc": doc, "kinds": kinds})
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf by name, with its options as said: checked when bound, so that reading a recipe imports no leaf."""
+
+    kinds: tuple[str, ...]  # the folders it may live in: ("model.families",)
+    use: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    key: str = field(default="", compare=False)  # its table in the recipe: "train.optimizer"
+    layers: Layers = field(default_factory=Layers, compare=False, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """The folder that it lives in. Raises UserError with the nearest name where none holds it."""
+        if "." in self.use:
+            return self.kinds[0]
+        known = {name: kind for kind in self.kinds for name in names(kind)}
+        if self.use not in known:
+            raise UserError(
+                f"{self.key}: nothing called {self.use!r}",
+                where=str(self.layers.origin(self.key)),
+                expected=f"one of {', '.join(sorted(known))}",
+                near=nearest(self.use, known),
+            )
+        return known[self.use]
+
+    def bind(self, **more: object) -> Any:
+        """The leaf's dataclass made of its options and `more` (what the run fills in). Raises UserError."""
+        problems = Problems()
+        made = Builder(self.layers, problems).section(leaf(self.kind, self.use), {**more, **self.options}, self.key)
+        problems.stop()
+        return made
+
+    def with_options(self, **more: object) -> "Leaf":
+        """The same leaf with some options said."""
+        return dataclasses.replace(self, options={**self.options, **more})
+
+
+class RecipeError(UserError):
+    """All that is wrong with a recipe, a line each."""
+
+    def __init__(self, problems: list[UserError]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass
+class Problems:
+    """Collects mistakes, so that a user sees all of them at once."""
+
+    found: list[UserError] = field(default_factory=list)
+
+    def add(self, what: str, *, where: object = "", expected: str = "", near: str = "") -> None:
+        """Notes a mistake and goes on."""
+        self.found.append(UserError(what, where=str(where), expected=expected, near=near))
+
+    def stop(self) -> None:
+        """Raises RecipeError if anything was found."""
+        if self.found:
+            raise RecipeError(self.found)
+
+
+@dataclass
+class Builder:
+    """Makes dataclasses of a tree whose origins it knows."""
+
+    layers: Layers
+    problems: Problems
+
+    def section(self, cls: type, table: Mapping[str, object], path: str) -> Any:
+        """An instance of `cls`; None where a problem stands in the way."""
+        hints, fields = typing.get_type_hints(cls), {f.name: f for f in dataclasses.fields(cls) if f.init}
+        keys = {name.removesuffix("_"): f for name, f in fields.items()}
+        rest = next((f for f in fields.values() if f.metadata.get("rest")), None)
+        values: dict[str, object] = {}
+        before = len(self.problems.found)
+        if rest is not None:
+            keys.pop(rest.name)
+            table = self._take_rest(rest, dict(table), keys, values, path)
+        for name, value in table.items():
+            where = f"{path}.{name}" if path else name
+            if name not in keys:
+                near = nearest(name, keys)
+                near = f"{path}.{near}" if near and path else near
+                expected = "" if near else f"one of {', '.join(keys)}"
+                self.problems.add(f"{where}: no such key", where=self._where(where), expected=expected, near=near)
+                continue
+            made = self._value(keys[name], hints[keys[name].name], value, where)
+            if made is not _WRONG:
+                values[keys[name].name] = made
+        for name, f in keys.items():
+            needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            if needed and name not in table:
+                where = f"{path}.{name}" if path else name
+                self.problems.add(
+                    f"{where} is not said", where=self._where(path), expected=_doc(f) or _shape(hints[f.name])
+                )
+        if len(self.problems.found) > before:
+            return None
+        try:
+            return cls(**values)
+        except UserError as error:
+            self.problems.add(f"{path}: {error}", where=self._where(path))
+        except ValueError as error:  # a leaf's own check of its options
+            self.problems.add(f"{path}: {error}", where=self._where(path))
+        return None
+
+    def _where(self, path: str) -> object:
+        origin = self.layers.origin(path)
+        return origin if origin.file else ""
+
+    def _take_rest(self, rest: Any, table: Tree, keys: Mapping[str, object], values: Tree, path: str) -> Tree:
+        """Moves the keys of a leaf whose options stand in its section into a Leaf."""
+        by = rest.metadata["by"]
+        use = table.pop(by, None)
+        options = {name: table.pop(name) for name in list(table) if name not in keys}
+        if isinstance(use, str):
+            values[rest.name] = Leaf(rest.metadata["kinds"], use, options, path, self.layers)
+        elif use is not None:
+            self.problems.add(f"{path}.{by}: {use!r}", where=self._where(f"{path}.{by}"), expected="a name")
+        elif rest.default is dataclasses.MISSING:
+            self.problems.add(f"{path}.{by} is not said", where=self._where(path), expected=_doc(rest))
+        elif options:
+            values[rest.name] = Leaf(rest.metadata["kinds"], rest.default.use, options, path, self.layers)
+        return table
+
+    def _value(self, f: Any, hint: Any, value: object, path: str) -> object:
+        meta = f.metadata
+        if meta.get("unit") and isinstance(value, str) and _takes_number(hint):
+            try:
+                value = meta["unit"](value)
+            except UserError as error:
+                self.problems.add(f"{path}: {error.what}", where=self._where(path), expected=error.expected)
+                return _WRONG
+        made = self._convert(hint, value, path, meta)
+        if made is _WRONG:
+            return _WRONG
+        low, high = meta.get("at_least"), meta.get("at_most")
+        if isinstance(made, (int, float)) and ((low is not None and made < low) or (high is not None and made > high)):
+            bounds = (
+                f"{low} to {high}"
+                if None not in (low, high)
+                else f"at least {low}"
+                if high is None
+                else f"at most {high}"
+            )
+            self.problems.add(f"{path} = {made} is out of range", where=self._where(path), expected=bounds)
+            return _WRONG
+        return self._absolute(made, path) if meta.get("path") else made
+
+    def _absolute(self, value: object, path: str) -> object:
+        """Paths are relative to the file that says them."""
+        folder = self.layers.origin(path).folder
+        if isinstance(value, tuple):
+            return tuple(self._absolute(one, path) for one in value)
+        if not isinstance(value, str) or folder is None or "://" in value or value.startswith(PLACEHOLDERS):
+            return value
+        return str(folder.resolve() / Path(value).expanduser())
+
+    def _convert(self, hint: Any, value: object, path: str, meta: Mapping[str, Any]) -> object:
+        origin, arguments = get_origin(hint), get_args(hint)
+        if hint is Leaf:
+            if isinstance(value, str):
+                value = {"use": value}
+            if isinstance(value, dict) and "use" not in value and meta.get("use"):
+                value = {"use": meta["use"], **value}  # options for the leaf that stands there by default
+            if isinstance(value, dict) and isinstance(value.get("use"), str):
+                options = {name: inner for name, inner in value.items() if name != "use"}
+                return Leaf(meta["kinds"], value["use"], options, path, self.layers)
+        elif origin in (typing.Union, types.UnionType):
+            silent = Builder(self.layers, Problems())
+            for member in arguments:
+                made = silent._convert(member, value, path, meta)
+                if made is not _WRONG and made is not None:
+                    return made
+        elif origin is Literal:
+            if any(value == choice and type(value) is type(choice) for choice in arguments):
+                return value
+            near = nearest(str(value), map(str, arguments))
+            self.problems.add(f"{path} = {value!r}", where=self._where(path), expected=_shape(hint), near=near)
+            return _WRONG
+        elif origin is tuple and isinstance(value, (list, tuple)):
+            made_all = [self._convert(arguments[0], one, f"{path}.{i}", meta) for i, one in enumerate(value)]
+            if len(arguments) == 2 and arguments[1] is Ellipsis:
+                return _WRONG if _WRONG in made_all else tuple(made_all)
+        elif origin is dict and isinstance(value, dict):
+            return value
+        elif dataclasses.is_dataclass(hint) and isinstance(value, dict) and isinstance(hint, type):
+            made = self.section(hint, value, path)
+            return _WRONG if made is None else made
+        elif hint is float and type(value) in (int, float):
+            return float(value)  # type: ignore[arg-type]
+        elif isinstance(hint, type) and type(value) is hint:
+            return value  # `type is`, since True is an int to isinstance
+        shown = f"{value!r}" if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+        self.problems.add(f"{path} = {shown} is of the wrong type", where=self._where(path), expected=_shape(hint))
+        return _WRONG
+
+
+class _Wrong:
+    """What a value that does not fit turns into."""
+
+
+_WRONG = _Wrong()
+
+
+def _takes_number(hint: Any) -> bool:
+    return bool({int, float} & {hint, *get_args(hint)})
+
+
+def _doc(f: Any) -> str:
+    return f.metadata.get("doc", "")
+
+
+def _shape(hint: Any) -> str:
+    """A type in a user's words."""
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_shape(member) for member in get_args(hint) if member is not type(None))
+    if get_origin(hint) is tuple:
+        return f"a list, each {_shape(get_args(hint)[0])}"
+    words: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    words |= {Leaf: 'a table with "use"'}
+    return words.get(hint, "a table")

@@ -1,0 +1,44 @@
+"""[train]: what is optimised, how, and for how long."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pretrain.base.units import count, seconds
+from pretrain.recipe.schema import Leaf, key, leaf_key
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """[train.schedule]: the learning rate as a factor of the step."""
+
+    use: Literal["wsd", "cosine", "constant"] = key("warm-up–stable–decay (linear decay), cosine or constant", "wsd")
+    warmup: float = key("share of the steps with a rising rate", 0.02, at_least=0, at_most=1)
+    decay: float = key("share of the steps with a falling rate at the end (wsd)", 0.4, at_least=0, at_most=1)
+    final: float = key("the last step's factor", 0.0, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class Train:
+    """[train]: one of steps, tokens and seconds says how long."""
+
+    objective: Leaf = leaf_key("what is predicted", "objective.kinds", use="next_token")
+    optimizer: Leaf = leaf_key("how weights move", "optimizer.kinds", use="adamw")
+    schedule: Schedule = key("how the learning rate moves", Schedule())
+    steps: int | None = key("optimizer steps", None, unit=count, at_least=1)
+    tokens: int | None = key("tokens to train on", None, unit=count, at_least=1)
+    seconds: float | None = key(
+        "a budget of time: measured at the start and turned into steps", None, unit=seconds, at_least=1
+    )
+    batch: int = key("tokens in a step, over all devices", 65536, unit=count, at_least=1)
+    sequence: int = key("tokens that a model sees at once", 1024, unit=count, at_least=2)
+    micro_batch: int | None = key("sequences in a forward pass (what fits, if not said)", None, at_least=1)
+    mask: Literal["causal", "documents"] = key("whether attention may cross document bounds", "causal")
+    clip: float = key("largest norm of the gradient, 0 for none", 1.0, at_least=0)
+    z_loss: float = key("weight of log²Z beside the loss", 0.0, at_least=0)
+    precision: Literal["auto", "fp32", "bf16"] = key("of the arithmetic; weights stay float32", "auto")
+    compile: Literal["auto", "always", "never"] = key("torch.compile: where it helps, always or never", "auto")
+    log_every: int = key("steps between step events", 1, at_least=1)
+    checkpoint_every: int = key("steps between checkpoints, 0 for the last only", 1000, at_least=0)
+    keep: int = key("checkpoints kept, the newest first", 2, at_least=1)
+    evaluate_every: int = key("steps between estimates on held-out documents, 0 for none", 0, at_least=0)
+    sample_every: int = key("steps between samples, 0 for none", 0, at_least=0)
