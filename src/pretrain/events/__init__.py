@@ -1,0 +1,1 @@
+"""One append-only log of what happened, behind console, page and report."""

@@ -1,0 +1,187 @@
+"""What can happen in a run: frozen dataclasses with units in their field names; in JSON `kind` names the class."""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Event:
+    """A fact that happened; `time` (seconds since 1970) is set when it is written to a log."""
+
+    time: float = field(default=0.0, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """A command began to work on a run."""
+
+    run: str
+    recipe_digest: str
+    command: str
+    pretrain_version: str
+
+
+@dataclass(frozen=True)
+class Stage(Event):
+    """A stage of the run began, ended, or was not needed, and why."""
+
+    name: str
+    state: Literal["started", "finished", "reused", "skipped"]
+    why: str
+    folder: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """How far counted work has come; `total` is 0 where it is not known."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Machine(Event):
+    """What the machine can do, measured before training."""
+
+    device: str
+    threads: int
+    precision: str
+    matmul_flops_per_second: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan(Event):
+    """How long training will be, and how that was decided."""
+
+    steps: int
+    tokens: int
+    parameters: int
+    step_seconds: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """An optimizer step: rows `position` to `position + rows` of the order."""
+
+    step: int
+    position: int
+    rows: int
+    tokens: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    step_seconds: float
+    tokens_per_second: float
+    flops_per_second: float
+    flops_fraction: float
+    memory_bytes: int
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample(Event):
+    """Text that the model wrote after a step."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Score(Event):
+    """A measured quality: of the model after a step, or of a baseline (step 0)."""
+
+    step: int
+    name: str
+    value: float
+    unit: str
+    split: str
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A checkpoint was written, synced and read back."""
+
+    step: int
+    folder: str
+    save_seconds: float
+    saved_bytes: int
+
+
+@dataclass(frozen=True)
+class Pruned(Event):
+    """An old checkpoint was removed by rule."""
+
+    step: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """Training goes on from a checkpoint."""
+
+    step: int
+    position: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """Something that a person should know, in one sentence."""
+
+    level: Literal["info", "warning"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Fault(Event):
+    """What stopped the run, in one line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Released(Event):
+    """A released folder was written and proved equal to its checkpoint."""
+
+    folder: str
+    digest: str
+    logit_difference: float
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The command came to its end."""
+
+    seconds: float
+    folder: str
+
+
+def kind(cls: type[Event]) -> str:
+    """The name of an event in JSON: `Step` -> "step"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+KINDS = {kind(cls): cls for cls in Event.__subclasses__()}
+
+
+def to_json(event: Event) -> dict[str, object]:
+    """The event as a JSON table, its kind first."""
+    return {"kind": kind(type(event)), **dataclasses.asdict(event)}
+
+
+def from_json(table: dict[str, object]) -> Event | None:
+    """The event of a JSON table; None for a kind, and without the fields, that this version does not know."""
+    cls = KINDS.get(str(table.get("kind")))
+    if cls is None:
+        return None
+    known = {f.name for f in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in table.items() if name in known})  # type: ignore[arg-type]
