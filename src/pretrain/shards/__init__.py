@@ -1,0 +1,1 @@
+"""Tokens of documents on disk, immutable, named by digest."""
