@@ -1,0 +1,21 @@
+PYTHON ?= python3
+VENV ?= .venv
+STAMP = $(VENV)/.installed
+
+.PHONY: quickstart test lint
+
+quickstart: $(STAMP)
+	$(VENV)/bin/pretrain quickstart
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest -q
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff format --check src tests
+	$(VENV)/bin/ruff check src tests
+	$(VENV)/bin/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -qq -e ".[dev]" -c constraints.txt
+	touch $(STAMP)
