@@ -1,0 +1,1 @@
+"""One entrance to attention, whatever the mask and the backend."""

@@ -1,0 +1,1 @@
+"""Weight tables, layers and families."""

@@ -1,0 +1,1 @@
+"""Families: a file each, with Config, weights and build."""
