@@ -1,0 +1,1 @@
+"""Which tokens stand where, as a function of one integer."""

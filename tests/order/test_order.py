@@ -1,0 +1,134 @@
+"""Twin and property: every row once an epoch, shares within one row, and nothing but the position matters."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pretrain.base.errors import UserError
+from pretrain.order.batch import Data
+from pretrain.order.loader import Loader
+from pretrain.order.order import BLOCK, CHUNK, History, Order, Segment, apportion, shuffled, whole_parts
+from pretrain.order.pack import Rows
+from pretrain.shards.write import ShardWriter
+
+MUTANTS = [
+    ("src/pretrain/order/order.py", "new = [max(count, floor) for", "new = [floor for"),
+    ("src/pretrain/order/order.py", "moved // CHUNK + after", "moved // CHUNK"),
+    ("src/pretrain/order/order.py", "self.before_start[one] + before[one]", "before[one]"),
+    ("src/pretrain/order/pack.py", "start + self.row + 1]", "start + self.row]"),
+    ("src/pretrain/order/batch.py", "tokens[:, 1:]", "tokens[:, :-1]"),
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=12), st.integers(1, 300))
+def test_shares_are_met_within_one_row_and_no_quota_is_negative(weights: list[float], step: int) -> None:
+    parts, counts = whole_parts(weights), [0] * len(weights)
+    for rows in range(step, 60 * step, step):
+        new = apportion(counts, parts, rows)
+        assert sum(new) == rows and all(a >= b for a, b in zip(new, counts, strict=True))
+        assert all(abs(count * 2**40 - rows * part) < 2**40 for count, part in zip(new, parts, strict=True))
+        counts = new
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 5])
+def test_an_epoch_visits_every_row_once(rows: int) -> None:
+    one, two = (shuffled(np.arange(rows), rows, 5, "web", epoch) for epoch in (0, 1))
+    assert np.array_equal(np.sort(one), np.arange(rows)) and np.array_equal(np.sort(two), np.arange(rows))
+    assert rows < 7 or not np.array_equal(one, two)
+
+
+def test_a_long_run_with_changed_shares_counts_like_a_clerk() -> None:
+    rows = {"web": 50_000, "books": 900, "rare": 40}
+    weights = [{"web": 0.7, "books": 0.3, "rare": 1e-6}, {"web": 0.2, "books": 0.8}, {"rare": 1.0, "web": 1.0}]
+    history, at, length = History((Segment(0, weights[0], {}),)), 0, 200_000
+    for cut, new in zip((70_001, 130_000), weights[1:], strict=True):
+        history = Order(3, rows, history).changed(cut, new, "")
+    order = Order(3, rows, History.from_json(history.to_json()))
+    source, epoch, row = order.at(np.arange(length))
+    clerk: Counter[int] = Counter()
+    for start, stop, share in zip((0, 70_001, 130_000), (70_001, 130_000, length), weights, strict=True):
+        total = sum(share.values())
+        for i, name in enumerate(rows):
+            seen = int((source[start:stop] == i).sum())
+            assert abs(seen - (stop - start) * share.get(name, 0) / total) <= BLOCK  # a block may be cut in two
+            clerk[i] += seen
+    for i, (name, size) in enumerate(rows.items()):
+        visits = np.stack([epoch[source == i], row[source == i]], 1)
+        assert len(np.unique(visits, axis=0)) == clerk[i], "no row twice in an epoch"
+        assert clerk[i] == 0 or visits[:, 0].max() == (clerk[i] - 1) // size, "no epoch before the last was filled"
+        assert order.consumed(length)[name] == clerk[i]
+    for at in (0, 69_999, 70_001, 150_000):
+        again = Order(3, rows, history).at(np.arange(at, at + 50))
+        assert all(np.array_equal(a, b[at : at + 50]) for a, b in zip(again, (source, epoch, row), strict=True))
+
+
+def test_a_share_of_one_in_a_million_is_exact() -> None:
+    order = Order(0, {"web": 10**9, "rare": 10**9}, History((Segment(0, {"web": 1 - 1e-6, "rare": 1e-6}, {}),)))
+    assert order.consumed(100_000 * BLOCK)["rare"] == pytest.approx(409.6, abs=1)
+
+
+def test_neighbours_in_a_run_come_from_everywhere() -> None:
+    order = Order(1, {"a": 8000}, History((Segment(0, {"a": 1.0}, {}),)))
+    rows = order.at(np.arange(8000))[2]
+    counts = np.histogram(rows[:1000], bins=20, range=(0, 8000))[0]
+    assert ((counts - 50) ** 2 / 50).sum() < 60  # 19 degrees of freedom: p < 1e-5
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    rows = {}
+    for number, name in enumerate(("a", "b")):
+        writer = ShardWriter(tmp_path / name, vocab_size=1000, shard_tokens=200, end=0)
+        for i in range(30):
+            writer.add(f"{i:032x}", np.arange(17) + 1 + 20 * i + 500 * number - (400 if number and i > 20 else 0))
+        writer.close()
+        rows[name] = Rows(tmp_path / name, 8)
+    order = Order(2, {name: len(r) for name, r in rows.items()}, History((Segment(0, {"a": 2.0, "b": 1.0}, {}),)))
+    return Data(order, rows, sequence=4)
+
+
+def test_a_batch_is_made_of_the_shards_tokens(data: Data) -> None:
+    batch = data.batch(10, 6)
+    assert batch.tokens.shape == batch.targets.shape == (12, 4)
+    source, _, row = data.order.at(np.arange(10, 16))
+    for i in range(6):
+        tokens, documents = data.rows[data.order.sources[source[i]]].read(int(row[i]))
+        assert np.array_equal(batch.tokens[2 * i : 2 * i + 2].ravel(), tokens[:-1])
+        assert np.array_equal(batch.targets[2 * i : 2 * i + 2].ravel(), tokens[1:])
+        ends = np.flatnonzero(tokens[:-1] == 0)
+        assert np.array_equal(np.flatnonzero(np.diff(documents)), ends), "a document ends with its end token"
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_divide_a_batch_and_do_not_change_it(data: Data, ranks: int) -> None:
+    whole = data.batch(5, 12)
+    parts = [data.batch(5, 12, rank, ranks) for rank in range(ranks)]
+    for rank, part in enumerate(parts):
+        mine = np.isin(whole.rows, np.arange(5 + rank, 17, ranks))
+        assert np.array_equal(part.tokens, whole.tokens[mine]) and np.array_equal(part.rows, whole.rows[mine])
+
+
+def test_the_loader_reads_what_the_positions_say_and_stops(data: Data) -> None:
+    with Loader(data, 3, 4) as loader:
+        for position, batch in zip((3, 7, 11), loader, strict=False):
+            assert np.array_equal(batch.tokens, data.batch(position, 4).tokens)
+
+
+def test_the_loader_hands_on_what_goes_wrong(data: Data) -> None:
+    broken = Data(data.order, {"a": data.rows["a"]}, 4)
+    with Loader(broken, 0, 4) as loader, pytest.raises(KeyError):
+        for _ in loader:
+            pass
+
+
+def test_too_little_text_is_said(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, vocab_size=1000, shard_tokens=200, end=0)
+    writer.add("0" * 32, np.arange(5))
+    writer.close()
+    with pytest.raises(UserError, match="6 tokens fill no row of 8"):
+        Rows(tmp_path, 8)
