@@ -28,8 +28,8 @@ def _by_document(q: Tensor, k: Tensor, v: Tensor, mask: Documents, scale: float)
         parts, start = [], 0
         for length in torch.unique_consecutive(ids, return_counts=True)[1].tolist():
             part = (slice(row, row + 1), slice(None), slice(start, start + length))
-            kwargs = {"is_causal": mask.causal, "scale": scale, "enable_gqa": grouped}
-            parts.append(scaled_dot_product_attention(q[part], k[part], v[part], **kwargs))
+            one = (q[part], k[part], v[part])
+            parts.append(scaled_dot_product_attention(*one, is_causal=mask.causal, scale=scale, enable_gqa=grouped))
             start += length
         rows.append(torch.cat(parts, 2))
     return torch.cat(rows)

@@ -47,7 +47,7 @@ class _Chunked(torch.autograd.Function):
     """Total loss, with the gradients of hidden and head made on the way."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx,
         hidden: Tensor,
         head: Tensor,
@@ -77,12 +77,12 @@ class _Chunked(torch.autograd.Function):
             grad = grad.to(compute)
             grad_hidden[part] = grad @ matrix
             grad_head += grad.T @ x
-        if wanted:
+        if grad_hidden is not None and grad_head is not None:
             ctx.save_for_backward(grad_hidden, grad_head)
         return total
 
     @staticmethod
-    def backward(ctx: FunctionCtx, up: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, up: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors  # type: ignore[attr-defined]
         return grad_hidden * up, grad_head * up, None, None, None, None
 

@@ -1,7 +1,7 @@
 """A batch: the samples at consecutive positions, in numpy, until training moves it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class Batch:
 
     def part(self, start: int, stop: int) -> "Batch":
         """Samples `start` to `stop`: a micro-batch."""
-        arrays = (self.tokens, self.targets, self.weights, self.documents, self.rows, self.positions)
-        return Batch(*(array[start:stop] for array in arrays), seed=self.seed)
+        names = ("tokens", "targets", "weights", "documents", "rows", "positions")
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in names})
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Data:
         return next(iter(self.rows.values())).row
 
     def batch(self, position: int, rows: int, rank: int = 0, ranks: int = 1) -> Batch:
-        """Rows `position` to `position + rows`, of which a rank takes every `ranks`-th; a row is row / sequence samples."""
+        """Rows `position` to `position + rows`, every `ranks`-th for a rank; a row is row / sequence samples."""
         positions = np.arange(position + rank, position + rows, ranks)
         source, _, number = self.order.at(positions)
         names = self.order.sources

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from pretrain.order.batch import Batch, Data
 
 
 class Loader:
-    """Batches of `rows` rows from `position` on, at most `ahead` of them in memory. A context: leaving it ends the thread."""
+    """Batches of `rows` rows from `position` on, at most `ahead` in memory; a context that ends the thread."""
 
     def __init__(self, data: Data, position: int, rows: int, *, ahead: int = 2) -> None:
         self._queue: Queue[Batch | BaseException] = Queue(ahead)
@@ -47,8 +48,6 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        try:
+        with suppress(Empty):
             self._queue.get_nowait()
-        except Empty:
-            pass
         self._thread.join()

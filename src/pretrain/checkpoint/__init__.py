@@ -1,0 +1,1 @@
+"""All that a run needs to go on, on disk."""

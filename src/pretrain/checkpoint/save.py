@@ -1,0 +1,80 @@
+"""Checkpoints: written aside, synced, renamed, read back, and only then the newest."""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pretrain.base.errors import DamagedError, UserError
+from pretrain.base.files import new_folder, verify, write
+from pretrain.checkpoint.state import State
+from pretrain.model.weights import expand
+from pretrain.order.order import ORDER_VERSION, History
+
+WEIGHTS, OPTIMIZER, STATE, RECIPE, LATEST = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "recipe.toml",
+    "latest",
+)
+
+
+def save(state: State, folder: Path, recipe_toml: str) -> Path:
+    """Writes `folder/step-00000100`, verifies it, then points `folder/latest` to it. Raises DiskFullError."""
+    path = folder / f"step-{state.step:08d}"
+    with new_folder(path) as partial:
+        save_file(_weights(state), partial / WEIGHTS)
+        save_file({name: tensor.contiguous() for name, tensor in state.optimizer.state().items()}, partial / OPTIMIZER)
+        table = {
+            "step": state.step,
+            "position": state.position,
+            "order_version": ORDER_VERSION,
+            "history": state.history.to_json(),
+        }
+        write(partial / STATE, json.dumps(table, indent=1))
+        write(partial / RECIPE, recipe_toml)
+    verify(path)
+    write(folder / LATEST, path.name + "\n")
+    return path
+
+
+def _weights(state: State) -> dict[str, Tensor]:
+    names = [weight.name for weight in expand(state.rows) if weight.tied is None]
+    return {name: state.model.get_parameter(name).detach().contiguous() for name in names}
+
+
+def newest(folder: Path) -> tuple[Path | None, list[DamagedError]]:
+    """The newest checkpoint that is whole, and what is wrong with those after it."""
+    damaged = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            verify(path)
+            return path, damaged
+        except DamagedError as error:
+            damaged.append(error)
+    return None, damaged
+
+
+def load(path: Path, state: State) -> None:
+    """Fills a state from a checkpoint that was verified. Raises UserError for another order's version."""
+    table = json.loads((path / STATE).read_bytes())
+    if table["order_version"] != ORDER_VERSION:
+        what = f"a checkpoint of order version {table['order_version']}"
+        raise UserError(what, where=str(path), expected=f"version {ORDER_VERSION}, or the pretrain that wrote it")
+    tensors = load_file(path / WEIGHTS)
+    for name, parameter in _weights(state).items():
+        parameter.copy_(tensors[name])
+    state.optimizer.load(load_file(path / OPTIMIZER))
+    state.step, state.position = table["step"], table["position"]
+    state.history = History.from_json(table["history"])
+
+
+def prune(folder: Path, keep: int) -> list[Path]:
+    """Removes all but the newest `keep` checkpoints; returns what was removed."""
+    old = sorted(folder.glob("step-*"))[:-keep]
+    for path in old:
+        shutil.rmtree(path)
+    return old

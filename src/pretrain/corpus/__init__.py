@@ -1,0 +1,1 @@
+"""Raw records to documents to a cut."""

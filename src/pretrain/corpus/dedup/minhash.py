@@ -1,0 +1,40 @@
+"""Near copies by MinHash (Broder 1997) and banding (Leskovec et al., Mining of Massive Datasets, 3.4).
+
+Parameters as in FineWeb (Penedo et al. 2024, arXiv 2406.17557): 5-word shingles, 14 bands of 8 hashes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xxhash
+
+from pretrain.base.random import key, splitmix
+
+
+@dataclass(frozen=True)
+class Minhash:
+    """Keeps one document of every cluster of near copies."""
+
+    reason: ClassVar[str] = "near copy"
+    shingle: int = 5
+    bands: int = 14
+    rows: int = 8
+
+    def signature(self, words: Sequence[str]) -> np.ndarray:
+        """Keys of the bands, uint64 [bands]; two texts share a band's key with probability jaccard ** rows."""
+        hashes = np.array([xxhash.xxh3_64_intdigest(word) for word in words] or [0], np.uint64)
+        width = min(self.shingle, len(hashes))
+        shingles = np.zeros(len(hashes) - width + 1, np.uint64)
+        for i in range(width):
+            shingles = splitmix(shingles ^ hashes[i : i + len(shingles)])
+        shingles = np.unique(shingles)
+        keys = np.array([key(0, "minhash", i) for i in range(self.bands * self.rows)], np.uint64)
+        least = np.full(len(keys), np.iinfo(np.uint64).max, np.uint64)
+        for start in range(0, len(shingles), 512):  # a few hundred kilobytes at a time stay in the cache
+            least = np.minimum(least, splitmix(shingles[start : start + 512, None] ^ keys).min(0))
+        out = np.zeros(self.bands, np.uint64)
+        for row in range(self.rows):
+            out = splitmix(out ^ least.reshape(self.bands, self.rows)[:, row])
+        return out

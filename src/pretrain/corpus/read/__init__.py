@@ -1,0 +1,1 @@
+"""Readers: a file each, bytes to documents."""

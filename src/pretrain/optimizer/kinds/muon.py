@@ -1,0 +1,87 @@
+"""Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): orthogonalised momentum for the hidden matrices."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.model.weights import Weight
+from pretrain.optimizer.fused import Fused
+from pretrain.optimizer.optimizer import groups
+
+QUINTIC = (3.4445, -4.7750, 2.0315)  # published: steep at zero, so that small singular values rise fast
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Hidden matrices by Muon, embeddings, head and vectors by AdamW at `adamw_lr`."""
+
+    lr: float = 0.02
+    momentum: float = 0.95
+    iterations: int = 5
+    weight_decay: float = 0.0
+    adamw_lr: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+
+    def build(self, module: nn.Module, rows: Sequence[Weight]) -> "MuonAndAdamW":
+        """The optimizer of a module's weights."""
+        found = groups(module, rows)
+        rest = {**found["embedding"], **found["vector"]}
+        return MuonAndAdamW(
+            self, found["matrix"], Fused([(rest, self.adamw_lr, 0.0)], (self.beta1, self.beta2), self.eps)
+        )
+
+
+class MuonAndAdamW:
+    """Matrices of one shape are orthogonalised together."""
+
+    def __init__(self, options: Muon, matrices: Mapping[str, nn.Parameter], rest: Fused) -> None:
+        self.options, self.matrices, self.rest = options, matrices, rest
+        self.momentum = {name: torch.zeros_like(parameter) for name, parameter in matrices.items()}
+        self._alike: dict[torch.Size, list[str]] = defaultdict(list)
+        for name, parameter in matrices.items():
+            self._alike[parameter.shape].append(name)
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        """One update with every learning rate times `scale`."""
+        o = self.options
+        for shape, names in self._alike.items():
+            used = [name for name in names if self.matrices[name].grad is not None]
+            if not used:
+                continue
+            gradients = [self.matrices[name].grad for name in used]
+            moments, parameters = [self.momentum[name] for name in used], [self.matrices[name] for name in used]
+            torch._foreach_lerp_(moments, gradients, 1 - o.momentum)
+            nesterov = torch._foreach_lerp(gradients, moments, o.momentum)
+            updates = orthogonal(torch.stack(nesterov), o.iterations).unbind()
+            if o.weight_decay:
+                torch._foreach_mul_(parameters, 1 - o.lr * scale * o.weight_decay)
+            torch._foreach_add_(parameters, updates, alpha=-o.lr * scale * max(1, shape[0] / shape[1]) ** 0.5)
+        self.rest.step(scale)
+
+    def state(self) -> dict[str, Tensor]:
+        """Momentum by name, and AdamW's state."""
+        return {**{f"momentum.{name}": value for name, value in self.momentum.items()}, **self.rest.state()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a saved state."""
+        for name, value in self.momentum.items():
+            value.copy_(state[f"momentum.{name}"])
+        self.rest.load(state)
+
+
+def orthogonal(x: Tensor, iterations: int) -> Tensor:
+    """About u vᵀ of x = u s vᵀ, [matrices, rows, columns]: Newton–Schulz, singular values end in about [0.7, 1.2]."""
+    a, b, c = QUINTIC
+    wide = x.shape[-2] <= x.shape[-1]
+    y = x if wide else x.mT
+    y = y / (torch.linalg.matrix_norm(y, keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = y @ y.mT
+        y = a * y + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ y
+    return y if wide else y.mT

@@ -1,0 +1,80 @@
+"""Stage outputs by what went into them: `store/<stage>-<digest>/`, whole or absent, shared by all runs."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.base.errors import DamagedError
+from pretrain.base.files import digest_of, new_folder, verify, write
+
+KEY = "key.json"  # what a folder was made of, in its own words
+DIGITS = 16  # of a digest in a folder's name
+
+Key = Mapping[str, object]  # settings, digests of inputs, and the integer version of the stage's code
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that runs share."""
+
+    root: Path
+
+    def folder(self, stage: str, key: Key) -> Path:
+        """Where the output of a stage with this key lies, made or not."""
+        return self.root / f"{stage}-{digest_of(key)[:DIGITS]}"
+
+    def find(self, stage: str, key: Key) -> Path | None:
+        """The output, if it is there and every file has its size; digests are read where the content is used."""
+        folder = self.folder(stage, key)
+        try:
+            verify(folder, content=False)
+        except DamagedError:
+            return None
+        return folder
+
+    @contextmanager
+    def make(self, stage: str, key: Key) -> Iterator[Path]:
+        """A partial folder to fill, which becomes the stage's output when the block ends well."""
+        with new_folder(self.folder(stage, key)) as partial:
+            yield partial
+            write(partial / KEY, json.dumps(key, indent=1, sort_keys=True, ensure_ascii=False))
+
+    def why(self, stage: str, key: Key) -> str:
+        """Why an output is not there: what differs from the most alike one that is."""
+        if self.folder(stage, key).exists():
+            return "its folder is damaged"
+        others = [json.loads(path.read_text()) for path in sorted(self.root.glob(f"{stage}-*/{KEY}"))]
+        if not others:
+            return "nothing is there yet"
+        return min((difference(other, key) for other in others), key=len)
+
+
+def difference(old: Key, new: Key) -> str:
+    """What changed between two keys, in words: `settings.vocab_size 2048 -> 4096, inputs.code`."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    words = []
+    for path in sorted(before.keys() | after.keys()):
+        one, other = before.get(path), after.get(path)
+        if one == other:
+            continue
+        short = all(value is None or len(str(value)) < 24 for value in (one, other))
+        words.append(f"{path} {_word(one)} -> {_word(other)}" if short else path)
+    return "changed: " + ", ".join(words[:6]) + (f" and {len(words) - 6} more" if len(words) > 6 else "")
+
+
+def flatten(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted path, plain value) of everything inside a tree of tables and lists."""
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+    )
+    if items is None:
+        yield path, value
+        return
+    for name, inner in items:
+        yield from flatten(inner, f"{path}.{name}" if path else str(name))
+
+
+def _word(value: object) -> str:
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""Steps until the last one."""

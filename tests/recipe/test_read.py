@@ -1,0 +1,181 @@
+"""Property: what a recipe says is what is read, and every slip of the pen is refused where it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pretrain.base.errors import UserError
+from pretrain.recipe.layers import shipped
+from pretrain.recipe.read import load, override
+from pretrain.recipe.recipe import leaves
+
+RECIPE = """\
+# a comment
+[run]
+name = "small"
+
+[[corpus.sources]]
+name = "web"
+read = "text"
+paths = [
+  "web/**/*.txt",   # a value of several lines
+  "more/*.txt",
+]
+[[corpus.sources]]
+name = "books"
+read = "jsonl"
+paths = ["books.jsonl"]
+weight = 3
+
+[model]
+use = "llama"
+hidden_size = 64
+
+[train]
+optimizer = { use = "muon", lr = 0.02 }
+schedule.warmup = 0.1
+batch = "8Ki tokens"
+sequence = 256
+steps = 10
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_values_and_units_and_origins(recipe: Path) -> None:
+    read = load(str(recipe))
+    assert read.train.batch == 8192 and read.train.steps == 10 and read.train.schedule.warmup == 0.1
+    assert read.train.optimizer.use == "muon" and read.train.optimizer.options == {"lr": 0.02}
+    assert read.model.family.options == {"hidden_size": 64}
+    assert read.corpus.sources[0].paths[1] == str(recipe.parent / "more/*.txt")
+    lines = {"train.batch": 24, "corpus.sources.0.paths": 8, "corpus.sources.1.weight": 16, "train.optimizer.lr": 22}
+    assert {key: read.origin(key).line for key in lines} == lines
+    assert str(read.origin("train.clip")) == "default"
+
+
+def test_overrides_and_extends(recipe: Path) -> None:
+    child = recipe.parent / "child" / "child.toml"
+    child.parent.mkdir()
+    child.write_text('extends = "../small.toml"\n[train]\noptimizer = { use = "adamw" }\ntokens = "1M"\n')
+    read = load(str(child), ["model.hidden_size=128", "corpus.sources.books.weight=5", "run.name=word"])
+    assert read.train.optimizer.options == {}, "another optimizer's options are not its own"
+    assert (read.train.steps, read.train.tokens) == (None, 1_000_000), "the nearer of two lengths stands"
+    assert read.corpus.sources[1].weight == 5 and read.run.name == "word"
+    assert str(read.origin("model.hidden_size")) == "command line"
+    assert read.origin("train.tokens").line == 4 and read.origin("train.tokens").file.endswith("child.toml")
+    assert read.corpus.sources[0].paths[0] == str(recipe.parent / "web/**/*.txt"), "paths stand beside who says them"
+    again = override(read, "train.steps=3")
+    assert (again.train.steps, again.train.tokens) == (3, None) and read.train.steps is None
+
+
+def test_what_is_written_reads_back_equal(recipe: Path) -> None:
+    read = load(str(recipe))
+    (recipe.parent / "resolved.toml").write_text(read.to_toml())
+    again = load(str(recipe.parent / "resolved.toml"))
+    assert again == read and again.digest == read.digest and again.to_toml() == read.to_toml()
+    assert load(str(recipe), ["train.clip=0.5"]).digest != read.digest
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("optimzer = 1", r"small.toml:28: train.optimzer: no such key; nearest: train.optimizer$"),
+        ('clip = "high"', r"small.toml:28: train.clip = 'high' is of the wrong type; expected a number$"),
+        ("clip = -1", r"small.toml:28: train.clip = -1.0 is out of range; expected at least 0$"),
+        ("clip = true", r"small.toml:28: train.clip = True is of the wrong type"),
+        ('precision = "fp23"', r"small.toml:28: train.precision = 'fp23'; expected 'auto' or .*; nearest: fp32$"),
+        ('z_loss = 0.1\ntokens = "1M"', r"small.toml:29: train.steps and train.tokens contradict each other"),
+        ("micro_batch = 3", r"small.toml:28: train.micro_batch: 3 does not divide the 32 sequences"),
+        (
+            'objective = "next_tokn"',
+            r"small.toml:28: train.objective: nothing called 'next_tokn';.*nearest: next_token",
+        ),
+        ("clip = 1\nclip = 2", r"small.toml:29: Cannot overwrite a value"),
+        (
+            'batch_ = "1"\nclipp = 2',
+            r"(?s)small.toml:28: train.batch_.*small.toml:29: train.clipp: .*nearest: train.clip",
+        ),
+    ],
+)
+def test_a_mistake_is_said_where_it_stands(recipe: Path, line: str, message: str) -> None:
+    recipe.write_text(f"{RECIPE}\n{line}\n")
+    with pytest.raises(UserError) as caught:
+        load(str(recipe))
+    assert re.search(message, str(caught.value)), caught.value
+
+
+def test_sections_are_held_against_each_other(recipe: Path) -> None:
+    for change, message in {
+        "train.batch=1000": "no whole sequences of 256; expected a multiple, such as 768",
+        "tokens.row=300": "300 is no multiple of train.sequence = 256",
+        "tokens.row=16384": "no whole rows",
+        "run.name=a/b": "no folder name",
+        "corpus.sources.books.name=web": "two sources are called 'web'",
+        "corpus.sources.book.name=web": "has no element 'book'.*nearest: books",
+        "corpus.sources=[]": "no source is said",
+        "train": "is no override",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load(str(recipe), [change])
+
+
+def test_a_leaf_checks_its_options_when_bound(recipe: Path) -> None:
+    optimizer = load(str(recipe)).train.optimizer.bind()
+    assert optimizer.lr == 0.02
+    recipe.write_text(RECIPE.replace("lr = 0.02", "lrr = 0.02"))
+    with pytest.raises(
+        UserError, match=r"small.toml:22: train.optimizer.lrr: no such key; nearest: train.optimizer.lr$"
+    ):
+        load(str(recipe)).train.optimizer.bind()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.data())
+def test_every_dropped_letter_in_a_key_is_refused(recipe: Path, data: st.DataObject) -> None:
+    lines = RECIPE.splitlines()
+    keys = [
+        i for i, line in enumerate(lines) if re.match(r"[a-z_.]{3,} =", line) and not line.startswith("hidden_size")
+    ]
+    i = data.draw(st.sampled_from(keys))
+    name = lines[i].partition(" =")[0]
+    at = data.draw(st.integers(0, len(name) - 1).filter(lambda at: name[at] != "."))
+    wrong = name[:at] + name[at + 1 :]
+    lines[i] = lines[i].replace(name, wrong, 1)
+    path = recipe.parent / "wrong.toml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"wrong.toml:\d+"):
+        for leaf in leaves(load(str(path))):
+            leaf.bind()
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_recipes_read_and_bind(name: str) -> None:
+    for leaf in leaves(load(name)):
+        leaf.bind(**({"vocab_size": 1000} if leaf.key == "model" and "vocab_size" not in leaf.options else {}))
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no recipe quikstart; .*nearest: quickstart"):
+        load("quikstart")
+
+
+def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"')
+    with pytest.raises(UserError, match=r"b.toml: a.toml extends itself"):
+        load(str(tmp_path / "a.toml"))
+
+
+def test_reading_a_recipe_imports_no_torch() -> None:
+    code = "import sys; from pretrain.recipe.read import load; load('quickstart'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
