@@ -48,7 +48,7 @@ def _weights(state: State) -> dict[str, Tensor]:
 
 def newest(folder: Path) -> tuple[Path | None, list[DamagedError]]:
     """The newest checkpoint that is whole, and what is wrong with those after it."""
-    damaged = []
+    damaged: list[DamagedError] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(path)

@@ -58,7 +58,7 @@ class Reader(Protocol):
     """A leaf of `corpus/read`."""
 
     def read(self, file: SourceFile, source: str) -> Iterator[Document | Flaw]:
-        """The documents of a file, and the flaws of records that are none. Raises UserError for a wrong kind of file."""
+        """The documents of a file, and the flaws of records that are none. Raises UserError for a wrong file."""
         ...
 
 

@@ -24,7 +24,9 @@ class Minhash:
 
     def signature(self, words: Sequence[str]) -> np.ndarray:
         """Keys of the bands, uint64 [bands]; two texts share a band's key with probability jaccard ** rows."""
-        hashes = np.array([xxhash.xxh3_64_intdigest(word) for word in words] or [0], np.uint64)
+        hashes = np.array(
+            [xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) for word in words] or [0], np.uint64
+        )
         width = min(self.shingle, len(hashes))
         shingles = np.zeros(len(hashes) - width + 1, np.uint64)
         for i in range(width):

@@ -51,11 +51,9 @@ class MuonAndAdamW:
         """One update with every learning rate times `scale`."""
         o = self.options
         for shape, names in self._alike.items():
-            used = [name for name in names if self.matrices[name].grad is not None]
-            if not used:
-                continue
-            gradients = [self.matrices[name].grad for name in used]
-            moments, parameters = [self.momentum[name] for name in used], [self.matrices[name] for name in used]
+            parameters = [self.matrices[name].data for name in names]
+            gradients = [g for name in names if (g := self.matrices[name].grad) is not None]
+            moments = [self.momentum[name] for name in names]
             torch._foreach_lerp_(moments, gradients, 1 - o.momentum)
             nesterov = torch._foreach_lerp(gradients, moments, o.momentum)
             updates = orthogonal(torch.stack(nesterov), o.iterations).unbind()

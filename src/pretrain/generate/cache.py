@@ -1,0 +1,20 @@
+"""Keys and values of what was seen, so that each token is computed once."""
+
+import torch
+from torch import Tensor, nn
+
+
+class KeyValueCache:
+    """Grows by what each layer hands it; `length` counts positions once all layers have."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer so far, [batch, kv_heads, keys, head_dim]."""
+        if id(layer) in self._held:
+            before = self._held[id(layer)]
+            k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
+        self._held[id(layer)] = (k, v)
+        return k, v

@@ -1,0 +1,132 @@
+"""The loop: steps until the last one, saved and reported; what happens between steps is a list of callables."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.base.errors import UserError
+from pretrain.checkpoint.save import prune, save
+from pretrain.checkpoint.state import State
+from pretrain.events.kinds import Event, Pruned, Saved, Step
+from pretrain.optimizer.schedule import factor
+from pretrain.order.batch import Data
+from pretrain.order.loader import Loader
+from pretrain.recipe.train import Train
+from pretrain.train.machine import used_bytes
+from pretrain.train.step import Result, Steps, train_step
+
+Callback = tuple[int, Callable[[State], None]]  # every so many steps (0: never), do this
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run saves and whom it tells."""
+
+    checkpoints: Path
+    recipe_toml: str
+    report: Callable[[Event], None]
+    flops_per_token: float
+    peak_flops_per_second: float
+
+
+def train(
+    state: State, data: Data, section: Train, total: int, steps: Steps, place: Place, callbacks: Sequence[Callback] = ()
+) -> None:
+    """Takes steps from `state.step` to `total`. Ctrl-C and SIGTERM save and raise KeyboardInterrupt.
+
+    A checkpoint is written before any callback that falls on the same step, since those may run out of memory. Raises
+    UserError where the loss is no number: the state that would be saved is then the one before.
+    """
+    rows = section.batch // data.row
+    saved = state.step
+    clock, since = time.perf_counter(), state.step
+    with Loader(data, state.position, rows) as loader, stop_signals() as stop:
+        for batch in loader:
+            if state.step >= total:
+                break
+            scale = factor(section.schedule, state.step, total)
+            result = train_step(state, batch, steps, scale)
+            state.step, state.position = state.step + 1, state.position + rows
+            ends = state.step == total or stop.is_set()
+            if ends or state.step % section.log_every == 0:
+                now = time.perf_counter()
+                _tell(state, section, data, result, scale, (now - clock) / max(state.step - since, 1), place)
+                clock, since = now, state.step
+            if ends or (section.checkpoint_every and state.step % section.checkpoint_every == 0):
+                _finite(result, state, saved)
+                _save(state, section, place)
+                saved = state.step
+            if stop.is_set():
+                raise KeyboardInterrupt
+            due = [call for every, call in callbacks if every and state.step % every == 0]
+            for call in due:
+                call(state)
+            if due:  # time that callbacks take is no step's
+                clock, since = time.perf_counter(), state.step
+
+
+def _tell(state: State, section: Train, data: Data, result: Result, scale: float, seconds: float, place: Place) -> None:
+    loss, norm = float(result.loss), float(result.gradient_norm)
+    rows = section.batch // data.row
+    flops = place.flops_per_token * section.batch / seconds
+    rate = getattr(section.optimizer.bind(), "lr", math.nan)
+    place.report(
+        Step(
+            step=state.step,
+            position=state.position - rows,
+            rows=rows,
+            tokens=state.position * data.row,
+            loss=loss,
+            gradient_norm=norm,
+            learning_rate=rate * scale,
+            step_seconds=seconds,
+            tokens_per_second=section.batch / seconds,
+            flops_per_second=flops,
+            flops_fraction=flops / place.peak_flops_per_second,
+            memory_bytes=used_bytes(),
+        )
+    )
+    _finite(result, state, None)
+
+
+def _finite(result: Result, state: State, saved: int | None) -> None:
+    loss, norm = float(result.loss), float(result.gradient_norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        last = "" if saved is None else f"; the last checkpoint is of step {saved}"
+        what = f"loss {loss} with gradient norm {norm} at step {state.step}{last}"
+        raise UserError(what, expected="numbers: try a lower learning rate, or train.precision=fp32")
+
+
+def _save(state: State, section: Train, place: Place) -> None:
+    start = time.perf_counter()
+    path = save(state, place.checkpoints, place.recipe_toml)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    place.report(Saved(state.step, str(path), time.perf_counter() - start, size))
+    for old in prune(place.checkpoints, section.keep):
+        place.report(Pruned(int(old.name.removeprefix("step-")), str(old)))
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the step at hand is finished; a second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
