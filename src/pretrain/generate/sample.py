@@ -54,7 +54,7 @@ def choose(logits: Tensor, draws: np.ndarray, temperature: float, top_k: int, to
     """One token a row of logits [batch, vocab], by inverting the cumulative distribution at draws [batch] in [0, 1)."""
     if temperature == 0:
         return logits.argmax(-1)
-    ordered, ids = (logits / temperature).sort(-1, descending=True, stable=True)
+    ordered, ids = (logits / temperature).sort(dim=-1, descending=True, stable=True)
     if top_k:
         ordered[:, top_k:] = float("-inf")
     p = ordered.double().softmax(-1)

@@ -113,7 +113,7 @@ def _save(state: State, section: Train, place: Place) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that the step at hand is finished; a second Ctrl-C interrupts at once."""
+    """An event that Ctrl-C and SIGTERM set, so that a step is finished; the second one interrupts at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked

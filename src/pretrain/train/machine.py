@@ -50,7 +50,7 @@ def used_bytes() -> int:
 
 
 def disk_bytes_per_second(folder: Path, size: int = 2**26) -> tuple[float, float]:
-    """(written and synced, read back) bytes a second of a file in a folder; reading may come from the system's cache."""
+    """Bytes a second (written and synced, read back) of a file in a folder; reading may come from a cache."""
     data = os.urandom(size)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         start = time.perf_counter()

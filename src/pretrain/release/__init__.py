@@ -1,0 +1,1 @@
+"""A folder that others load as it is."""

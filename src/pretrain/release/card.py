@@ -1,0 +1,61 @@
+"""The model card: README.md of a released folder (Mitchell et al. 2019, arXiv 1810.03993)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pretrain.base.units import show_bytes, show_count, show_seconds
+from pretrain.events.kinds import Score
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the card says, from the run."""
+
+    name: str
+    description: str
+    license: str
+    architecture: str
+    parameters: int
+    sequence: int
+    steps: int
+    tokens: int
+    seconds: float
+    machine: str
+    recipe_digest: str
+    version: str
+    summary: Mapping[str, Mapping]
+    licenses: Mapping[str, str | None]
+    scores: Sequence[Score]
+
+
+def card(facts: Facts) -> str:
+    """Markdown with the front matter that model hubs read."""
+    lines = [
+        *("---", f"license: {facts.license}", "library_name: transformers", "pipeline_tag: text-generation"),
+        *("tags:", "- pretrain", "---", "", f"# {facts.name}", ""),
+        facts.description or f"A {facts.architecture} of {show_count(facts.parameters)} parameters.",
+        *("", "```python", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""),
+        'model = AutoModelForCausalLM.from_pretrained(".")  # the folder of this file',
+        *('tokenizer = AutoTokenizer.from_pretrained(".")', "```", "", "## Model", ""),
+        f"{facts.architecture}, {facts.parameters:,} parameters, trained on sequences of {facts.sequence} tokens.",
+        *("", "## Data", "", "| source | documents | text | licence | held out |", "|---|---|---|---|---|"),
+    ]
+    for source, parts in facts.summary.items():
+        kept, held = parts["train"], parts["held_out"]
+        size = show_bytes(kept["bytes"])
+        license = facts.licenses.get(source) or "not stated"
+        lines.append(f"| {source} | {kept['documents']:,} | {size} | {license} | {held['documents']:,} documents |")
+    lines += [
+        *("", "Held-out documents, and near copies of them, were never trained on.", "", "## Training", ""),
+        f"{facts.steps:,} steps, {show_count(facts.tokens)} tokens, {show_seconds(facts.seconds)} on {facts.machine}.",
+        f"Recipe `{facts.recipe_digest}`, pretrain {facts.version}.",
+        *("", "## Scores", "", "| what | on | value |", "|---|---|---|"),
+        *(f"| {score.name} | {score.split} | {score.value:.3f} {score.unit} |" for score in facts.scores),
+        *(
+            "",
+            "## Limits",
+            "",
+            "A base model: it continues text, follows no instructions, and states nothing reliably.",
+        ),
+    ]
+    return "\n".join(lines) + "\n"

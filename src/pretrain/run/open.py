@@ -1,0 +1,43 @@
+"""A model to use: from a run directory, a checkpoint, or a released folder, ours or another's."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from pretrain.base.errors import UserError
+from pretrain.base.extension import find
+from pretrain.base.files import verify
+from pretrain.checkpoint.save import RECIPE, WEIGHTS, newest
+from pretrain.events.directory import RunDirectory
+from pretrain.model.folder import load_folder, make
+from pretrain.recipe.read import load
+from pretrain.tokenizer.tokenizer import FILE, Tokenizer
+
+
+def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:
+    """(module, family, Config, tokenizer). Raises UserError for a path that is none of these."""
+    folder = Path(path)
+    if (folder / "config.json").is_file():
+        return (*load_folder(folder), Tokenizer.load(folder))
+    run = RunDirectory(folder)
+    if run.recipe.is_file():
+        if (run.release / "config.json").is_file():
+            return (*load_folder(run.release), Tokenizer.load(run.release))
+        found, _ = newest(run.checkpoints)
+        if found is None:
+            raise UserError("no checkpoint yet", where=str(folder), expected="a run that has saved one")
+        folder = found
+    if (folder / RECIPE).is_file() and (folder / WEIGHTS).is_file():
+        verify(folder)
+        recipe = load(str(folder / RECIPE))
+        family = find(recipe.model.family.kind, recipe.model.family.use)
+        config = recipe.model.family.bind()
+        module = make(family, config)
+        for name, tensor in load_file(folder / WEIGHTS).items():
+            module.get_parameter(name).data.copy_(tensor)
+        return module, family, config, Tokenizer.load(folder.parent.parent / FILE)
+    what = "no model here" if folder.exists() else "no such folder"
+    raise UserError(what, where=str(path), expected="a run directory, a checkpoint or a released folder")

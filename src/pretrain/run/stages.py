@@ -1,0 +1,229 @@
+"""The graph of stages: corpus → tokenizer → tokens → train → evaluate → release; a stage runs if its inputs changed."""
+
+import importlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from pretrain.base.errors import UserError, nearest
+from pretrain.base.files import manifest_digest, read_manifest, write
+from pretrain.base.random import key
+from pretrain.corpus.cut import LEDGER_VERSION, Cut, make_cut
+from pretrain.corpus.sources import source_files
+from pretrain.corpus.steps import DOCUMENTS_VERSION, read_documents
+from pretrain.corpus.tokenize import tokenize
+from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Event, Finished, Notice, Stage, Started
+from pretrain.events.log import Log
+from pretrain.recipe.recipe import Recipe, tree
+from pretrain.run.store import Key, Store
+from pretrain.shards.format import SHARD_VERSION
+from pretrain.tokenizer import bpe
+from pretrain.tokenizer.tokenizer import Tokenizer
+
+STAGES = ("corpus", "tokenizer", "tokens", "train", "evaluate", "release")
+PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "pyarrow")  # whose versions can change a result
+
+
+class Missing(Exception):
+    """A stage that others need is not made, and is not to be made now."""
+
+
+@dataclass
+class Context:
+    """What the stages of one run share."""
+
+    recipe: Recipe
+    run: RunDirectory
+    store: Store
+    report: Callable[[Event], None]
+    dry: bool = False
+    inputs: dict[str, str] = field(default_factory=dict)  # digests of what stages gave to others
+
+    def stored(self, name: str, key: Key, make: Callable[[Path], None], *, wanted: bool) -> Path:
+        """An output of the store, made where it is missing and wanted. Raises Missing where it is not to be made."""
+        stage = name.partition("/")[0]
+        folder = self.store.find(stage, key)
+        if folder is not None:
+            if wanted:
+                self.report(Stage(name, "reused", "nothing that it is made of changed", str(folder)))
+            return folder
+        why, start = self.store.why(stage, key), time.monotonic()
+        if self.dry or not wanted:
+            self.report(Stage(name, "skipped", why))
+            raise Missing(name)
+        self.report(Stage(name, "started", why))
+        with self.store.make(stage, key) as partial:
+            make(partial)
+        folder = self.store.folder(stage, key)
+        self.report(Stage(name, "finished", why, str(folder), time.monotonic() - start))
+        return folder
+
+
+def chosen(only: str | None, first: str | None, last: str | None) -> tuple[str, ...]:
+    """The stages that --only, --from and --to leave. Raises UserError."""
+    for name in (only, first, last):
+        if name is not None and name not in STAGES:
+            raise UserError(f"no stage {name!r}", expected=", ".join(STAGES), near=nearest(name, STAGES))
+    start, stop = STAGES.index(only or first or STAGES[0]), STAGES.index(only or last or STAGES[-1])
+    if stop < start:
+        raise UserError(f"{STAGES[stop]} comes before {STAGES[start]}", expected=" → ".join(STAGES))
+    return STAGES[start : stop + 1]
+
+
+def execute(
+    recipe: Recipe,
+    directory: Path | str | None = None,
+    *,
+    only: str | None = None,
+    first: str | None = None,
+    last: str | None = None,
+    dry: bool = False,
+    subscribers: Sequence[Callable[[Event], None]] = (),
+) -> Path:
+    """Runs every stage of a recipe whose inputs changed and returns the run directory.
+
+    `directory` is `runs/<run.name>` here, if not said; `store/` stands beside the folder of runs. Stages outside
+    `first` … `last` are used, not run; with `dry` none is run, and each says whether it would be, and why. Raises
+    UserError.
+    """
+    stages = chosen(only, first, last)
+    run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
+    context = Context(recipe, run, Store(run.path.parent.parent / "store"), lambda event: None, dry)
+    if dry:
+
+        def tell(event: Event) -> None:
+            for subscriber in subscribers:
+                subscriber(event)
+
+        context.report = tell
+        walk(context, stages)
+        return run.path
+    start = time.monotonic()
+    with Log(run) as log:
+        for subscriber in subscribers:
+            log.subscribe(subscriber)
+        context.report = log.write
+        log.write(Started(recipe.run.name, recipe.digest, " ".join(sys.argv), version("pretrain")))
+        _keep_versions(context)
+        walk(context, stages)
+        log.write(Finished(time.monotonic() - start, str(run.path)))
+    return run.path
+
+
+def walk(context: Context, stages: Sequence[str]) -> None:
+    """Goes through the stages; says what a missing one leaves undone."""
+    try:
+        cut = corpus_stage(context, "corpus" in stages)
+        tokenizer = tokenizer_stage(context, cut, "tokenizer" in stages) if _needed(stages, 1) else None
+        if tokenizer is None or not _needed(stages, 2):
+            return
+        tokens = tokens_stage(context, cut, tokenizer, "tokens" in stages)
+    except Missing as missing:
+        if context.dry:
+            context.report(Notice("info", f"what follows {missing} would run as well"))
+            return
+        expected = f"`--to {str(missing).partition('/')[0]}` first, or no --from and --only"
+        raise UserError(f"{missing} is not made yet", expected=expected) from None
+    if _needed(stages, 3):
+        importlib.import_module("pretrain.run.model_stages").walk(context, stages, cut, tokenizer, tokens)
+
+
+def _needed(stages: Sequence[str], number: int) -> bool:
+    return any(STAGES.index(stage) >= number for stage in stages)
+
+
+def corpus_stage(context: Context, wanted: bool) -> Cut:
+    """Documents of every source, each in a folder of its own, and the cut over them all."""
+    recipe, documents = context.recipe, {}
+    for source in recipe.corpus.sources:
+        files = source_files(source, recipe.folder)
+        settings = {"name": source.name, "license": source.license, "read": source.reader.use, **source.reader.options}
+        made_of = {"version": DOCUMENTS_VERSION, "seed": recipe.run.seed, "source": settings}
+        made_of["files"] = {file.url: file.digest for file in files}
+
+        def make(folder: Path, source=source, files=files) -> None:  # type: ignore[no-untyped-def]
+            read_documents(source, files, folder, recipe.run.seed)
+
+        documents[source.name] = context.stored(f"documents/{source.name}", made_of, make, wanted=wanted)
+    key = {
+        "version": LEDGER_VERSION,
+        "seed": recipe.run.seed,
+        "held_out": recipe.corpus.held_out,
+        "steps": [{"use": step.use, **step.options} for step in recipe.corpus.steps],
+        "documents": {name: _content(folder) for name, folder in documents.items()},
+    }
+    folder = context.stored(
+        "corpus", key, lambda partial: make_cut(recipe.corpus, documents, partial, recipe.run.seed), wanted=wanted
+    )
+    cut = Cut(folder, documents)
+    context.inputs["corpus"] = _content(folder)
+    return cut
+
+
+def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
+    """The tokenizer of the recipe, trained on a seeded sample of the training documents, or taken over."""
+    section, seed = context.recipe.tokenizer, context.recipe.run.seed
+    if section.from_ is not None:
+        found = Tokenizer.load(section.from_)
+        key: Key = {"version": bpe.BPE_VERSION, "from": found.digest}
+        return Tokenizer.load(context.stored("tokenizer", key, found.save, wanted=wanted))
+    made_of = {"version": bpe.BPE_VERSION, "settings": tree(section), "seed": seed, "text": cut.digest("train")}
+
+    def make(folder: Path) -> None:
+        texts = sample_texts(cut, section.sample_bytes, seed)
+        if section.kind == "characters":
+            bpe.characters(texts, reserved=section.reserved).save(folder)
+        else:
+            bpe.train(texts, section.vocab_size, split=section.split, reserved=section.reserved).save(folder)
+
+    return Tokenizer.load(context.stored("tokenizer", made_of, make, wanted=wanted))
+
+
+def sample_texts(cut: Cut, size: int, seed: int) -> list[str]:
+    """Training documents in the order of a keyed hash, until `size` bytes are reached."""
+    total, out = 0, []
+    for document in sorted(cut.documents("train"), key=lambda one: key(seed, "tokenizer", one.id)):
+        if total >= size:
+            break
+        out.append(document.text)
+        total += len(document.text.encode())
+    return out
+
+
+def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool) -> dict[str, Path]:
+    """Shards of every source, each in a folder that neither weights nor other sources name."""
+    section, folders = context.recipe.tokens, {}
+    for source in context.recipe.corpus.sources:
+        made_of = {
+            "version": SHARD_VERSION,
+            "shard_tokens": section.shard_tokens,
+            "tokenizer": tokenizer.digest,
+            "documents": cut.digest("train", source.name),
+        }
+
+        def make(folder: Path, name: str = source.name) -> None:
+            tokenize(cut, name, tokenizer, folder, section.shard_tokens)
+
+        folders[source.name] = context.stored(f"tokens/{source.name}", made_of, make, wanted=wanted)
+    return folders
+
+
+def _content(folder: Path) -> str:
+    return manifest_digest({name: entry for name, entry in read_manifest(folder).items() if name != "key.json"})
+
+
+def _keep_versions(context: Context) -> None:
+    found = {name: version(name) for name in PACKAGES}
+    table = {
+        "python": platform.python_version(),
+        "pretrain": version("pretrain"),
+        **found,
+        "machine": platform.machine(),
+    }
+    write(context.run.versions, json.dumps(table, indent=1) + "\n")
