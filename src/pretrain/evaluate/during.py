@@ -19,7 +19,7 @@ def estimate(
 
     def call(state: State) -> None:
         found = likelihood(state.model, tokenizer, texts, sequence=sequence, limit_bytes=section.during_bytes)
-        detail = {"bytes": found.bytes, "tokens": found.tokens}
+        detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens}
         report(Score(state.step, "bits per byte", found.bits_per_byte, "bits", "held out, estimate", detail))
 
     return call

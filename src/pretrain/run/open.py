@@ -1,5 +1,6 @@
 """A model to use: from a run directory, a checkpoint, or a released folder, ours or another's."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +15,12 @@ from pretrain.checkpoint.save import RECIPE, WEIGHTS, newest
 from pretrain.events.directory import RunDirectory
 from pretrain.model.folder import load_folder, make
 from pretrain.recipe.read import load
-from pretrain.tokenizer.tokenizer import FILE, Tokenizer
+from pretrain.tokenizer.tokenizer import Tokenizer
 
 
 def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:
     """(module, family, Config, tokenizer). Raises UserError for a path that is none of these."""
-    folder = Path(path)
+    folder = Path(path).absolute()
     if (folder / "config.json").is_file():
         return (*load_folder(folder), Tokenizer.load(folder))
     run = RunDirectory(folder)
@@ -38,6 +39,8 @@ def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]
         module = make(family, config)
         for name, tensor in load_file(folder / WEIGHTS).items():
             module.get_parameter(name).data.copy_(tensor)
-        return module, family, config, Tokenizer.load(folder.parent.parent / FILE)
+        run = RunDirectory(folder.parent.parent)
+        name = json.loads(run.stages.read_bytes())["folders"]["tokenizer"]
+        return module, family, config, Tokenizer.load(run.path.parent.parent / "store" / name)
     what = "no model here" if folder.exists() else "no such folder"
     raise UserError(what, where=str(path), expected="a run directory, a checkpoint or a released folder")

@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Context:
     store: Store
     report: Callable[[Event], None]
     dry: bool = False
-    inputs: dict[str, str] = field(default_factory=dict)  # digests of what stages gave to others
+    tokenizer_folder: Path | None = None
 
     def stored(self, name: str, key: Key, make: Callable[[Path], None], *, wanted: bool) -> Path:
         """An output of the store, made where it is missing and wanted. Raises Missing where it is not to be made."""
@@ -161,9 +161,7 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
     folder = context.stored(
         "corpus", key, lambda partial: make_cut(recipe.corpus, documents, partial, recipe.run.seed), wanted=wanted
     )
-    cut = Cut(folder, documents)
-    context.inputs["corpus"] = _content(folder)
-    return cut
+    return Cut(folder, documents)
 
 
 def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
@@ -172,7 +170,8 @@ def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
     if section.from_ is not None:
         found = Tokenizer.load(section.from_)
         key: Key = {"version": bpe.BPE_VERSION, "from": found.digest}
-        return Tokenizer.load(context.stored("tokenizer", key, found.save, wanted=wanted))
+        context.tokenizer_folder = context.stored("tokenizer", key, found.save, wanted=wanted)
+        return Tokenizer.load(context.tokenizer_folder)
     made_of = {"version": bpe.BPE_VERSION, "settings": tree(section), "seed": seed, "text": cut.digest("train")}
 
     def make(folder: Path) -> None:
@@ -182,7 +181,8 @@ def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
         else:
             bpe.train(texts, section.vocab_size, split=section.split, reserved=section.reserved).save(folder)
 
-    return Tokenizer.load(context.stored("tokenizer", made_of, make, wanted=wanted))
+    context.tokenizer_folder = context.stored("tokenizer", made_of, make, wanted=wanted)
+    return Tokenizer.load(context.tokenizer_folder)
 
 
 def sample_texts(cut: Cut, size: int, seed: int) -> list[str]:

@@ -2,12 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from pretrain.base.errors import DamagedError, UserError
+from pretrain.base.files import digest_of
 from pretrain.shards.format import CATALOGUE, SHARD_VERSION
 
 
@@ -54,7 +52,7 @@ class Catalogue:
         """Documents in all shards."""
         return sum(entry.documents for entry in self.shards)
 
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """Where each shard's tokens start in the whole, int64 [shards + 1]."""
-        return np.cumsum([0, *(entry.tokens for entry in self.shards)])
+    @property
+    def digest(self) -> str:
+        """Names the content of all shards in their order."""
+        return digest_of([entry.digest for entry in self.shards])

@@ -1,0 +1,65 @@
+"""`pretrain COMMAND …`: a table of commands, each imported when it is chosen."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from pretrain.base.errors import UserError, nearest
+
+COMMANDS = {
+    "quickstart": "the whole way in small, on text that this machine has",
+    "run": "every stage of a recipe whose inputs changed; resumes by itself",
+    "check": "a recipe with the origin of every value; what is wrong with it, before any work",
+    "doctor": "what this machine has and can do, measured, and what would go wrong",
+    "sample": "text from a run, a checkpoint or a released model",
+    "evaluate": "perplexity and bits per byte of a model on files",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command: 0 done, 1 failed, 2 the user's mistake, 130 interrupted and resumable."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in ([], ["-h"], ["--help"], ["help"]):
+        print(overview())
+        return 0
+    if given == ["--version"]:
+        from pretrain import __version__
+
+        print(f"pretrain {__version__}")
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        near = nearest(name, COMMANDS)
+        print(
+            f"pretrain: no command {name!r}" + (f"; nearest: {near}" if near else "") + "; see pretrain --help",
+            file=sys.stderr,
+        )
+        return 2
+    module = importlib.import_module(f"pretrain.cli.{name}")
+    parser = argparse.ArgumentParser(prog=f"pretrain {name}", description=module.__doc__, allow_abbrev=False)
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_intermixed_args(rest)) or 0)
+    except UserError as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pretrain: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def overview() -> str:
+    """What `pretrain --help` prints."""
+    lines = [f"  {name:<11} {line}" for name, line in COMMANDS.items()]
+    return "\n".join(
+        ["usage: pretrain COMMAND …", "", "Raw data to a released foundation model, in one recipe.", "", *lines, "",
+         "pretrain COMMAND --help says more; start with: pretrain quickstart"]
+    )  # fmt: skip
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""The whole way in small: from the source of this Python's standard library to a released model, in minutes."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pretrain quickstart`."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.seconds=60")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`pretrain run quickstart`."""
+    from pretrain.cli.run import run as run_recipe
+
+    limits = {"only": None, "first": None, "last": None, "dry": False}
+    return run_recipe(argparse.Namespace(recipe="quickstart", overrides=arguments.overrides, **limits))

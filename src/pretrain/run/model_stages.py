@@ -1,0 +1,353 @@
+"""The stages that need torch: train, evaluate and release write into the run directory."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretrain.base.errors import UserError
+from pretrain.base.extension import find
+from pretrain.base.files import write
+from pretrain.checkpoint import save as checkpoints
+from pretrain.checkpoint.state import State
+from pretrain.corpus.cut import Cut
+from pretrain.evaluate import baselines
+from pretrain.evaluate.during import estimate, write_samples
+from pretrain.evaluate.perplexity import likelihood
+from pretrain.events.kinds import Machine, Notice, Plan, Resumed, Score, Stage
+from pretrain.events.read import steps as taken_steps
+from pretrain.model.count import training_flops_per_token
+from pretrain.model.folder import load_folder, make
+from pretrain.model.weights import initialise, parameters
+from pretrain.order.batch import Data, Vocabulary
+from pretrain.order.order import ORDER_VERSION, History, Order, Segment
+from pretrain.order.pack import Rows
+from pretrain.precision.policy import Policy, choose
+from pretrain.recipe.read import override
+from pretrain.recipe.recipe import Recipe, tree
+from pretrain.release.card import Facts, card
+from pretrain.release.release import release
+from pretrain.run.stages import Context
+from pretrain.run.store import difference
+from pretrain.shards.catalogue import Catalogue
+from pretrain.shards.read import Shard
+from pretrain.tokenizer.tokenizer import Tokenizer
+from pretrain.train import machine
+from pretrain.train.budget import step_seconds
+from pretrain.train.loop import Place, train
+from pretrain.train.step import Steps
+
+EVALUATE_VERSION, RELEASE_VERSION = 1, 1
+MICRO_TOKENS = 16384  # tokens in a forward pass where the recipe does not say
+MANNER = ("log_every", "checkpoint_every", "keep", "evaluate_every", "sample_every")  # keys that change no weight
+
+
+class Work:
+    """What train, evaluate and release share: the model, its data, and what stages.json remembers."""
+
+    def __init__(self, context: Context, cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
+        self.context, self.cut, self.tokenizer, self.tokens = context, cut, tokenizer, tokens
+        self.recipe, self.run, self.report = context.recipe, context.run, context.report
+        self.remembered: dict[str, Any] = json.loads(self.run.stages.read_bytes()) if self.run.stages.exists() else {}
+        leaf = self.recipe.model.family
+        self.family: ModuleType = find(leaf.kind, leaf.use)
+        self.config = leaf.bind(vocab_size=tokenizer.vocab_size)
+        if self.config.vocab_size < tokenizer.vocab_size:
+            what = f"model.vocab_size = {self.config.vocab_size} is less than the tokenizer's"
+            raise UserError(what, where=str(self.recipe.origin("model.vocab_size")), expected=str(tokenizer.vocab_size))
+        self.rows = self.family.weights(self.config)
+        self.device = machine.device()
+        self.policy: Policy = choose(self.recipe.train.precision, self.device)
+        if self.recipe.run.threads:
+            torch.set_num_threads(self.recipe.run.threads)
+
+    def train_key(self) -> dict[str, object]:
+        """What the weights depend on."""
+        section = {name: value for name, value in tree(self.recipe.train).items() if name not in MANNER}
+        return {
+            "order": ORDER_VERSION,
+            "seed": self.recipe.run.seed,
+            "tokenizer": self.tokenizer.digest,
+            "model": {"from": self.recipe.model.from_, **tree(self.recipe.model)},
+            "train": section,
+            "row": self.recipe.tokens.row,
+            "sources": {source.name: source.weight for source in self.recipe.corpus.sources},
+            "tokens": {name: Catalogue.load(path).digest for name, path in self.tokens.items()},
+        }
+
+    def remember(self, **facts: object) -> None:
+        """Adds to stages.json."""
+        self.remembered |= facts
+        write(self.run.stages, json.dumps(self.remembered, indent=1, ensure_ascii=False) + "\n")
+
+    def data(self, history: History | None = None) -> Data:
+        """The rows of all sources, in the order of the run."""
+        row = self.recipe.tokens.row or self.recipe.train.sequence
+        rows = {name: Rows(path, row) for name, path in self.tokens.items()}
+        weights = {source.name: source.weight for source in self.recipe.corpus.sources}
+        first = History((Segment(0, weights, {}, self.recipe.digest),))
+        order = Order(self.recipe.run.seed, {name: len(one) for name, one in rows.items()}, history or first)
+        return Data(order, rows, self.recipe.train.sequence)
+
+    def state(self, data: Data) -> State:
+        """Fresh weights from the seed, or a published folder's; nothing learned yet."""
+        if self.recipe.model.from_ is not None:
+            model, _, config = load_folder(Path(self.recipe.model.from_))
+            if config != self.config:
+                raise UserError("model.from holds another shape", expected="the keys of [model] as in its config.json")
+        else:
+            model = make(self.family, self.config)
+            initialise(model, self.rows, self.config.initializer_range, self.recipe.run.seed)
+        model.to(self.device)
+        optimizer = self.recipe.train.optimizer.bind().build(model, self.rows)
+        return State(model, self.rows, optimizer, 0, 0, data.order.history)
+
+    def steps(self, model: nn.Module) -> Steps:
+        """What every step shares."""
+        section = self.recipe.train
+        samples = section.batch // section.sequence
+        most = max(MICRO_TOKENS // section.sequence, 1)
+        micro = section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)
+        able, why = machine.compiler_answer()
+        if section.compile == "always" and not able:
+            raise UserError(why, where=str(self.recipe.origin("train.compile")))
+        compiled = section.compile == "always" or (section.compile == "auto" and self.device == "cuda" and able)
+        return Steps(
+            objective=section.objective.bind(),
+            vocabulary=Vocabulary(self.config.vocab_size, self.tokenizer.end, None, self.tokenizer.specials),
+            policy=self.policy,
+            documents=section.mask == "documents",
+            clip=section.clip,
+            z_loss=section.z_loss,
+            micro_batch=micro,
+            forward=torch.compile(model) if compiled else model,
+        )
+
+
+def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
+    """Train, evaluate and release, each where its inputs changed."""
+    work = Work(context, cut, tokenizer, tokens)
+    key = work.train_key()
+    check_same_run(work, key)
+    done = is_trained(work)
+    if "train" in stages:
+        if done:
+            work.report(Stage("train", "reused", "its last checkpoint is there", str(work.run.checkpoints)))
+        elif context.dry:
+            started = "train" in work.remembered
+            work.report(
+                Stage("train", "skipped", "it goes on from its checkpoint" if started else "nothing is there yet")
+            )
+        else:
+            train_stage(work, key)
+    if context.dry and not done:
+        work.report(Notice("info", "what follows train would run as well"))
+        return
+    if not is_trained(work):
+        raise UserError("train is not done yet", expected="`--to train` first, or no --from and --only")
+    work.context.recipe = work.recipe = settled(work)
+    model_key = {"train": key, "step": work.remembered["train"]["steps"]}
+    state: State | None = None
+    held = cut.digest("held_out")
+    wanted = {
+        "evaluate": {
+            "version": EVALUATE_VERSION,
+            **model_key,
+            "evaluate": tree(work.recipe.evaluate),
+            "held_out": held,
+        },
+        "release": {"version": RELEASE_VERSION, **model_key, "release": tree(work.recipe.release)},
+    }
+    wanted["release"]["scores"] = wanted["evaluate"]
+    for name, function in (("evaluate", evaluate_stage), ("release", release_stage)):
+        if name not in stages:
+            continue
+        before = work.remembered.get(name, {}).get("key")
+        if before == wanted[name] and (name != "release" or work.run.release.exists()):
+            work.report(Stage(name, "reused", "nothing that it is made of changed"))
+            continue
+        why = difference(before, wanted[name]) if before else "nothing is there yet"
+        if context.dry:
+            work.report(Stage(name, "skipped", why))
+            continue
+        work.report(Stage(name, "started", why))
+        state = state or trained_state(work)
+        facts = function(work, state)
+        work.remember(**{name: {"key": wanted[name], **facts}})
+        work.report(Stage(name, "finished", why, str(work.run.path)))
+
+
+def check_same_run(work: Work, key: dict[str, object]) -> None:
+    """A run directory belongs to one intent. Raises UserError with what changed and a name that is free."""
+    before = work.remembered.get("train", {}).get("key")
+    if before is None or before == json.loads(json.dumps(key)):
+        return
+    name = next(
+        n for i in range(2, 10_000) if not (work.run.path.parent / (n := f"{work.recipe.run.name}-{i}")).exists()
+    )
+    what = f"this run was begun with other settings; {difference(before, key)}"
+    raise UserError(what, where=str(work.run.path), expected=f"the same, or run.name={name} for a run of its own")
+
+
+def settled(work: Work) -> Recipe:
+    """The recipe with what the run filled in: the number of steps and the size of the vocabulary."""
+    steps = work.remembered["train"]["steps"]
+    return override(work.context.recipe, f"train.steps={steps}", f"model.vocab_size={work.config.vocab_size}")
+
+
+def is_trained(work: Work) -> bool:
+    """Whether the last step's checkpoint is there and whole."""
+    if "train" not in work.remembered:
+        return False
+    found, _ = checkpoints.newest(work.run.checkpoints)
+    return found is not None and found.name == f"step-{work.remembered['train']['steps']:08d}"
+
+
+def train_stage(work: Work, key: dict[str, object]) -> None:
+    """From the newest whole checkpoint, or from the seed, to the last step."""
+    data, section = work.data(), work.recipe.train
+    state = work.state(data)
+    steps = work.steps(state.model)
+    peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
+    threads = torch.get_num_threads()
+    work.report(Machine(work.device, threads, work.policy.name, peak, machine.memory_bytes()))
+    if "train" not in work.remembered:
+        work.report(Stage("train", "started", "nothing is there yet"))
+        total = plan(work, data, steps)
+        work.remember(train={"key": key, "steps": total, "threads": threads}, folders=_folders(work))
+    else:
+        work.report(Stage("train", "started", "it goes on"))
+        before = work.remembered["train"].get("threads")
+        if before not in (None, threads):
+            text = f"{threads} threads instead of {before}: the last bits of what follows will differ"
+            work.report(Notice("warning", text))
+    recipe = settled(work)
+    toml = recipe.to_toml()
+    write(work.run.recipe, toml)
+    origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
+    write(work.run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
+    resume(work, state, data)
+    flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
+    place = Place(work.run.checkpoints, toml, work.report, flops, peak)
+    texts = [document.text for document in work.cut.documents("held_out")]
+    callbacks = [
+        (section.sample_every, write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)),
+        (section.evaluate_every if texts else 0, estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)),
+    ]  # fmt: skip
+    train(state, work.data(state.history), section, work.remembered["train"]["steps"], steps, place, callbacks)
+    work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
+
+
+def plan(work: Work, data: Data, steps: Steps) -> int:
+    """How many steps: as said, or what fits into the budget of seconds, measured."""
+    section, count = work.recipe.train, parameters(work.rows, work.config.axes())
+    if section.seconds is not None:
+        work.report(Notice("info", f"measuring steps, to see how many fit into {section.seconds:.0f} s"))
+        seconds = step_seconds(lambda: work.state(data), data, section, steps)
+        total = max(int(section.seconds / seconds), 1)
+        why = f"{section.seconds:.0f} s at {seconds:.3f} s a step, measured"
+    else:
+        seconds = 0.0
+        total = section.steps or -(-(section.tokens or 0) // section.batch)
+        why = "train.steps" if section.steps else "train.tokens"
+    work.report(Plan(total, total * section.batch, count, seconds, why))
+    return total
+
+
+def resume(work: Work, state: State, data: Data) -> None:
+    """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
+    found, damaged = checkpoints.newest(work.run.checkpoints)
+    for error in damaged:
+        work.report(Notice("warning", f"a checkpoint is damaged, the one before it is used: {error}"))
+    if found is not None:
+        checkpoints.load(found, state)
+        work.report(Resumed(state.step, state.position, str(found)))
+
+
+def trained_state(work: Work) -> State:
+    """The state after the last step."""
+    state = work.state(work.data())
+    found, _ = checkpoints.newest(work.run.checkpoints)
+    assert found is not None, "is_trained saw it"
+    checkpoints.load(found, state)
+    state.model.eval()
+    return state
+
+
+def evaluate_stage(work: Work, state: State) -> dict[str, object]:
+    """Held-out likelihood beside its baselines, and the recipe's tasks."""
+    section, scores = work.recipe.evaluate, list[Score]()
+    texts, size = list[str](), 0
+    for document in work.cut.documents("held_out"):
+        if size >= section.held_out_bytes:
+            break
+        texts.append(document.text)
+        size += len(document.text.encode())
+    if texts:
+        found = likelihood(state.model, work.tokenizer, texts, sequence=work.recipe.train.sequence)
+        detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens, "documents": found.documents}
+        scores.append(Score(state.step, "bits per byte", found.bits_per_byte, "bits", "held out", detail))
+        scores.append(Score(state.step, "perplexity", found.perplexity, "per token", "held out", detail))
+        if section.baselines:
+            ends = [] if work.tokenizer.end is None else [work.tokenizer.end]
+            ids = [np.concatenate([one, np.array(ends, np.int32)]) for one in work.tokenizer.encode_batch(texts)]
+            unigram = baselines.unigram_bits_per_byte(train_counts(work), ids, size)
+            scores.append(Score(0, "bits per byte, unigram baseline", unigram, "bits", "held out"))
+            packed = baselines.xz_bits_per_byte(texts)
+            scores.append(Score(0, "bits per byte, xz -9 baseline", packed, "bits", "held out"))
+    for leaf in section.tasks:
+        scores.append(leaf.bind().score(state.model, work.tokenizer, state.step, work.recipe.run.seed))
+    for score in scores:
+        work.report(score)
+    return {"scores": [vars(score) for score in scores]}
+
+
+def train_counts(work: Work) -> np.ndarray:
+    """How often each id stands in the training shards, int64 [vocab]."""
+    counts = np.zeros(work.config.vocab_size, np.int64)
+    for path in work.tokens.values():
+        for entry in Catalogue.load(path).shards:
+            counts += np.bincount(Shard(path / entry.name).tokens, minlength=len(counts))
+    return counts
+
+
+def release_stage(work: Work, state: State) -> dict[str, object]:
+    """The released folder, proved on rows of the run."""
+    section, recipe = work.recipe.release, work.recipe
+    steps = taken_steps(work.run)
+    facts = Facts(
+        name=recipe.run.name,
+        description=section.description,
+        license=section.license,
+        architecture=work.family.ARCHITECTURE,
+        parameters=parameters(work.rows, work.config.axes()),
+        sequence=recipe.train.sequence,
+        steps=state.step,
+        tokens=state.step * recipe.train.batch,
+        seconds=sum(one.step_seconds for one in steps) * recipe.train.log_every,
+        machine=machine.describe(),
+        recipe_digest=recipe.digest,
+        version=json.loads(work.run.versions.read_bytes())["pretrain"],
+        summary=work.cut.summary,
+        licenses={source.name: source.license for source in recipe.corpus.sources},
+        scores=[Score(**score) for score in work.remembered.get("evaluate", {}).get("scores", [])],
+    )
+    proof = torch.from_numpy(work.data().batch(0, 2).tokens[:2]).to(work.device)
+    done = release(
+        work.run.release, work.family, work.config, state.model, work.tokenizer,
+        dtype=section.dtype, card=card(facts), proof=proof,
+    )  # fmt: skip
+    work.report(done)
+    return {"digest": done.digest}
+
+
+def _folders(work: Work) -> dict[str, str]:
+    root = work.context.store.root
+    found = {"corpus": work.cut.folder, "tokenizer": work.context.tokenizer_folder}
+    found |= {f"tokens/{name}": path for name, path in work.tokens.items()}
+    return {name: str(path.relative_to(root)) for name, path in found.items() if path is not None}
