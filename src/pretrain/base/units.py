@@ -50,6 +50,11 @@ def show_count(value: float) -> str:
     return _scaled(value, 1000, ("", "k", "M", "B", "T", "P"))
 
 
+def show_flops(value: float) -> str:
+    """FLOP/s with three digits: 9.46e11 -> "946 GFLOP/s"."""
+    return _scaled(value, 1000, (" FLOP/s", " kFLOP/s", " MFLOP/s", " GFLOP/s", " TFLOP/s", " PFLOP/s"))
+
+
 def show_bytes(value: float) -> str:
     """Three digits and a binary multiple: 1536 -> "1.50 KiB"."""
     return _scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))

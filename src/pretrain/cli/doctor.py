@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,14 +19,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Measures for a few seconds and prints."""
     import torch
 
-    from pretrain.base.units import show_bytes, show_count
+    from pretrain.base.units import show_bytes, show_flops
     from pretrain.precision.policy import native_bf16
     from pretrain.train import machine
 
     where, here = machine.device(), Path.cwd()
     written, read = machine.disk_bytes_per_second(here)
     able, compiler = machine.compiler_answer()
-    facts = {
+    facts: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(0) if where == "cuda" else "cpu",
@@ -55,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in facts.items():
         shown = value
         if name.endswith("flops_per_second"):
-            shown = f"{show_count(float(value))}FLOP/s"
+            shown = show_flops(value)
         elif name.endswith("bytes_per_second"):
-            shown = f"{show_bytes(float(value))}/s"
+            shown = f"{show_bytes(value)}/s"
         elif name.endswith("bytes"):
-            shown = show_bytes(int(value))
+            shown = show_bytes(value)
         elif isinstance(value, bool):
             shown = "yes" if value else "no"
         label = name.removesuffix("_flops_per_second").removesuffix("_bytes_per_second").removesuffix("_bytes")

@@ -128,6 +128,11 @@ class Work:
             forward=torch.compile(model) if compiled else model,
         )
 
+    def throw_away(self) -> tuple[State, Steps]:
+        """A state to measure steps on."""
+        state = self.state(self.data())
+        return state, self.steps(state.model)
+
 
 def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
     """Train, evaluate and release, each where its inputs changed."""
@@ -218,7 +223,7 @@ def train_stage(work: Work, key: dict[str, object]) -> None:
     work.report(Machine(work.device, threads, work.policy.name, peak, machine.memory_bytes()))
     if "train" not in work.remembered:
         work.report(Stage("train", "started", "nothing is there yet"))
-        total = plan(work, data, steps)
+        total = plan(work, data)
         work.remember(train={"key": key, "steps": total, "threads": threads}, folders=_folders(work))
     else:
         work.report(Stage("train", "started", "it goes on"))
@@ -231,24 +236,23 @@ def train_stage(work: Work, key: dict[str, object]) -> None:
     write(work.run.recipe, toml)
     origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
     write(work.run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
-    resume(work, state, data)
+    resume(work, state)
     flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
     place = Place(work.run.checkpoints, toml, work.report, flops, peak)
     texts = [document.text for document in work.cut.documents("held_out")]
-    callbacks = [
-        (section.sample_every, write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)),
-        (section.evaluate_every if texts else 0, estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)),
-    ]  # fmt: skip
+    write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
+    score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
+    callbacks = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
     train(state, work.data(state.history), section, work.remembered["train"]["steps"], steps, place, callbacks)
     work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
 
 
-def plan(work: Work, data: Data, steps: Steps) -> int:
+def plan(work: Work, data: Data) -> int:
     """How many steps: as said, or what fits into the budget of seconds, measured."""
     section, count = work.recipe.train, parameters(work.rows, work.config.axes())
     if section.seconds is not None:
         work.report(Notice("info", f"measuring steps, to see how many fit into {section.seconds:.0f} s"))
-        seconds = step_seconds(lambda: work.state(data), data, section, steps)
+        seconds = step_seconds(work.throw_away, data, section)
         total = max(int(section.seconds / seconds), 1)
         why = f"{section.seconds:.0f} s at {seconds:.3f} s a step, measured"
     else:
@@ -259,7 +263,7 @@ def plan(work: Work, data: Data, steps: Steps) -> int:
     return total
 
 
-def resume(work: Work, state: State, data: Data) -> None:
+def resume(work: Work, state: State) -> None:
     """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
     found, damaged = checkpoints.newest(work.run.checkpoints)
     for error in damaged:

@@ -11,9 +11,9 @@ from pretrain.train.step import Steps, train_step
 WARM, MEASURED_SECONDS, LEAST = 2, 4.0, 5  # steps not counted, seconds measured, steps at the least
 
 
-def step_seconds(make: Callable[[], State], data: Data, section: Train, steps: Steps) -> float:
+def step_seconds(make: Callable[[], tuple[State, Steps]], data: Data, section: Train) -> float:
     """Seconds of a step: the median over some seconds of them."""
-    state, times = make(), list[float]()
+    (state, steps), times = make(), list[float]()
     rows = section.batch // data.row
     while len(times) < WARM + LEAST or sum(times[WARM:]) < MEASURED_SECONDS:
         start = time.perf_counter()

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pretrain.base.units import show_count, show_seconds
+from pretrain.base.units import show_count, show_flops, show_seconds
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import (
     Event,
@@ -172,7 +172,7 @@ def line(event: Event) -> str:
         case Stage(name=name, state="skipped", why=why):
             return f"{name}: would run ({why})"
         case Machine(device=device, threads=threads, precision=precision, matmul_flops_per_second=flops):
-            return f"machine: {device}, {threads} threads, {precision}, {show_count(flops)}FLOP/s in matrix products"
+            return f"machine: {device}, {threads} threads, {precision}, {show_flops(flops)} in matrix products"
         case Plan(steps=steps, tokens=tokens, parameters=parameters, why=why):
             return f"plan: {show_count(parameters)} parameters, {steps:,} steps, {show_count(tokens)} tokens ({why})"
         case Resumed(step=step):
@@ -220,13 +220,6 @@ def summary(directory: Path) -> str:
             ]
     if last(run, Released):
         quoted = shlex.quote(near)
-        lines += [
-            "",
-            "Try next:",
-            f'  pretrain sample {quoted} "def read(" --tokens 120',
-            f"  pretrain evaluate {quoted} --data FILE.py",
-        ]
-        lines.append(
-            f"  python -c \"from transformers import pipeline; print(pipeline('text-generation', '{near}/release')('def '))\""
-        )
+        lines += ["", "Try next:", f'  pretrain sample {quoted} "def read(" --tokens 120']
+        lines += [f"  pretrain evaluate {quoted} --data FILE.py", f"  cat {shlex.quote(near + '/release/README.md')}"]
     return "\n".join(lines)
