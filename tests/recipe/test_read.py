@@ -58,7 +58,7 @@ def test_values_and_units_and_origins(recipe: Path) -> None:
     assert read.train.optimizer.use == "muon" and read.train.optimizer.options == {"lr": 0.02}
     assert read.model.family.options == {"hidden_size": 64}
     assert read.corpus.sources[0].paths[1] == str(recipe.parent / "more/*.txt")
-    lines = {"train.batch": 24, "corpus.sources.0.paths": 8, "corpus.sources.1.weight": 16, "train.optimizer.lr": 22}
+    lines = {"train.batch": 25, "corpus.sources.0.paths": 8, "corpus.sources.1.weight": 16, "train.optimizer.lr": 23}
     assert {key: read.origin(key).line for key in lines} == lines
     assert str(read.origin("train.clip")) == "default"
 
@@ -108,7 +108,7 @@ def test_what_is_written_reads_back_equal(recipe: Path) -> None:
     ],
 )
 def test_a_mistake_is_said_where_it_stands(recipe: Path, line: str, message: str) -> None:
-    recipe.write_text(f"{RECIPE}\n{line}\n")
+    recipe.write_text(f"{RECIPE}{line}\n")
     with pytest.raises(UserError) as caught:
         load(str(recipe))
     assert re.search(message, str(caught.value)), caught.value
@@ -134,7 +134,7 @@ def test_a_leaf_checks_its_options_when_bound(recipe: Path) -> None:
     assert optimizer.lr == 0.02
     recipe.write_text(RECIPE.replace("lr = 0.02", "lrr = 0.02"))
     with pytest.raises(
-        UserError, match=r"small.toml:22: train.optimizer.lrr: no such key; nearest: train.optimizer.lr$"
+        UserError, match=r"small.toml:23: train.optimizer.lrr: no such key; nearest: train.optimizer.lr$"
     ):
         load(str(recipe)).train.optimizer.bind()
 

@@ -24,7 +24,7 @@ def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]
     if (folder / "config.json").is_file():
         return (*load_folder(folder), Tokenizer.load(folder))
     run = RunDirectory(folder)
-    if run.recipe.is_file():
+    if run.stages.is_file():
         if (run.release / "config.json").is_file():
             return (*load_folder(run.release), Tokenizer.load(run.release))
         found, _ = newest(run.checkpoints)

@@ -46,9 +46,9 @@ class Jsonl:
 
 
 def _open(file: SourceFile) -> BinaryIO:
-    raw = file.path.open("rb")
     if file.path.suffix == ".gz":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        return cast(BinaryIO, gzip.open(file.path))
+    raw = file.path.open("rb")
     if file.path.suffix == ".zst":
         return cast(
             BinaryIO, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))

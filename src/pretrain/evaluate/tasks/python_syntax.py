@@ -19,7 +19,7 @@ class PythonSyntax:
     tokens: int = 128
     temperature: float = 0.7
     top_k: int = 40
-    prompt: str = "def "
+    prompt: str = "def"
 
     def score(self, model: nn.Module, tokenizer: Tokenizer, step: int, seed: int) -> Score:
         """The share, with an example of each kind."""

@@ -1,0 +1,192 @@
+"""Ordeal: raw text to a released checkpoint on a recipe of seconds; killed, damaged, resumed; nothing done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pretrain.base.errors import UserError
+from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Event, Notice, Released, Score, Stage
+from pretrain.events.read import all_of, steps
+from pretrain.recipe.read import load
+from pretrain.run.open import open_model
+from pretrain.run.stages import execute
+
+MUTANTS = [
+    ("src/pretrain/train/loop.py", "state.position + rows", "state.position"),
+    ("src/pretrain/optimizer/fused.py", '"step": state["steps"]', '"step": 0 * state["steps"]'),
+    ("src/pretrain/checkpoint/save.py", "state.optimizer.load(", "dict("),
+]
+RECIPE = """
+[run]
+name = "small"
+seed = 3
+threads = 1
+[[corpus.sources]]
+name = "notes"
+read = "text"
+paths = ["text/*.txt"]
+weight = 2
+[[corpus.sources]]
+name = "lines"
+read = "jsonl"
+paths = ["more.jsonl"]
+[corpus]
+held_out = 0.2
+[tokenizer]
+vocab_size = 320
+reserved = 16
+[model]
+use = "llama"
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+max_position_embeddings = 32
+[train]
+optimizer = { use = "muon", lr = 0.02 }
+steps = 24
+batch = 256
+sequence = 32
+checkpoint_every = 3
+sample_every = 10
+evaluate_every = 10
+precision = "fp32"
+[evaluate]
+sample_tokens = 8
+[[evaluate.tasks]]
+use = "python_syntax"
+samples = 2
+tokens = 8
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    draw = np.random.Generator(np.random.Philox(1))
+    vocabulary = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "lmnrs"]
+    texts = [" ".join(draw.choice(vocabulary, 150)) + "\n" for _ in range(40)]
+    (tmp_path / "text").mkdir()
+    for i, text in enumerate(texts[:25]):
+        (tmp_path / "text" / f"{i}.txt").write_text(text)
+    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts[25:]))
+    (tmp_path / "small.toml").write_text(RECIPE)
+    return tmp_path / "small.toml"
+
+
+def run(recipe: Path, *overrides: str, **options: object) -> tuple[RunDirectory, list[Event]]:
+    events: list[Event] = []
+    directory = recipe.parent / "runs" / "small"
+    execute(load(str(recipe), overrides), directory, subscribers=[events.append], **options)  # type: ignore[arg-type]
+    return RunDirectory(directory), events
+
+
+def result(run: RunDirectory) -> tuple[dict[str, torch.Tensor], list[tuple[int, int, float]]]:
+    """Final weights and optimizer state, and (step, position, loss) of every step."""
+    last = sorted(run.checkpoints.glob("step-*"))[-1]
+    tensors = {f"{file.stem} {name}": t for file in last.glob("*.safetensors") for name, t in load_file(file).items()}
+    return tensors, [(one.step, one.position, one.loss) for one in steps(run)]
+
+
+def assert_equal_to_straight(recipe: Path, found: RunDirectory) -> None:
+    """Bit for bit what a run that never stopped ends with."""
+    other = recipe.parent / "straight"
+    if not other.exists():
+        execute(load(str(recipe)), other / "runs" / "small", last="train")
+    (one, losses), (two, others) = result(found), result(RunDirectory(other / "runs" / "small"))
+    assert losses == others and len(losses) == 24
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_from_text_to_a_model_that_transformers_loads(recipe: Path) -> None:
+    found, _ = run(recipe)
+    scores = {score.name: score.value for score in all_of(found, Score)}
+    assert scores["bits per byte"] < scores["bits per byte, unigram baseline"] + 1
+    assert scores.keys() >= {"bits per byte", "perplexity", "bits per byte, xz -9 baseline", "functions that parse"}
+    assert (all_of(found, Released)[0]).logit_difference <= 1e-6
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
+    assert {p.name for p in found.release.iterdir()} == {*names, "README.md", "manifest.json"}
+    assert {p.name for p in found.path.iterdir()} == {
+        *("recipe.toml", "origins.json", "versions.json", "stages.json", "events", "checkpoints", "release")
+    }
+
+    transformers = pytest.importorskip("transformers", reason="the published implementation is not installed")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(found.release)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.release)
+    ours, _, _, mine = open_model(found.path)
+    ids = tokenizer("bal cam don\n", return_tensors="pt")["input_ids"]
+    assert ids[0].tolist() == mine.encode("bal cam don\n").tolist()
+    here, there = ours.logits(ids), theirs(ids).logits  # type: ignore[operator]
+    assert (here - there).abs().max() <= 1e-5 * there.abs().max()
+    checkpoint = sorted(found.checkpoints.glob("step-*"))[-1]
+    assert torch.equal(open_model(checkpoint)[0].logits(ids), here)  # type: ignore[operator]
+
+    _, again = run(recipe)
+    assert {event.state for event in again if isinstance(event, Stage)} == {"reused"}
+    _, changed = run(recipe, "release.dtype=bfloat16")
+    ran = [event.name for event in changed if isinstance(event, Stage) and event.state == "started"]
+    assert ran == ["release"]
+    (recipe.parent / "text" / "0.txt").write_text("another text altogether, about nothing in particular")
+    _, dry = run(recipe, dry=True)
+    would = {event.name: event.why for event in dry if isinstance(event, Stage) and event.state == "skipped"}
+    assert "files.text/0.txt" in would["documents/notes"] and "documents/lines" not in would
+    with pytest.raises(UserError, match=r"begun with other settings.*run\.name=small-2 for a run of its own"):
+        run(recipe, "train.clip=0.5", last="train")
+
+
+@pytest.mark.parametrize("moments", [(0.35, 0.6), (0.2, 0.45, 0.5)])
+def test_killed_at_any_moment_it_ends_where_it_would_have(recipe: Path, moments: tuple[float, ...]) -> None:
+    run(recipe, last="tokens")
+    command = [sys.executable, "-m", "pretrain", "run", str(recipe), "--to", "train"]
+    log = recipe.parent / "runs" / "small" / "events" / "rank-00000.jsonl"
+    for moment in moments:
+        process = subprocess.Popen(command, cwd=recipe.parent, stdout=subprocess.DEVNULL)
+        want = int(24 * moment)
+        while process.poll() is None and '"kind":"step","time":' not in _tail(log, want):
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL) if process.poll() is None else None
+        process.wait()
+    subprocess.run(command, cwd=recipe.parent, check=True, stdout=subprocess.DEVNULL)
+    assert_equal_to_straight(recipe, RunDirectory(recipe.parent / "runs" / "small"))
+
+
+def _tail(log: Path, step: int) -> str:
+    text = log.read_text() if log.exists() else ""
+    return text if f'"step":{step},' in text else ""
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(recipe: Path) -> None:
+    found, _ = run(recipe, last="train")
+    newest = sorted(found.checkpoints.glob("step-*"))[-1]
+    data = bytearray((newest / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(data)
+    _, events = run(recipe, last="train")
+    told = [event.text for event in events if isinstance(event, Notice) and event.level == "warning"]
+    assert len(told) == 1 and f"{newest.name}/model.safetensors" in told[0]
+    assert_equal_to_straight(recipe, found)
+
+
+def test_the_first_half_needs_no_torch(recipe: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pretrain.recipe.read import load\nfrom pretrain.run.stages import execute\n"
+        "execute(load(sys.argv[1]), sys.argv[2], last='tokens')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(recipe), str(recipe.parent / "runs" / "small")], check=True)
+
+
+def test_training_lowers_the_loss_to_what_the_text_holds(recipe: Path) -> None:
+    found, _ = run(recipe, "train.steps=60", last="train")
+    losses = [one.loss for one in steps(found)]
+    assert losses[-1] < 0.75 * losses[0] and all(np.isfinite(losses))
