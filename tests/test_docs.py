@@ -19,7 +19,10 @@ BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?```(console|toml|python)\n(.*?)``
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
     for skipped, kind, text in BLOCK.findall(page.read_text()):
+        if kind == "python" and not skipped:
+            exec(compile(text, page.name, "exec"), names)
         if kind == "toml" and text.startswith("# "):
             name = text.splitlines()[0].removeprefix("# ")
             Path(name).write_text(text)

@@ -128,7 +128,8 @@ def walk(context: Context, stages: Sequence[str]) -> None:
         if context.dry:
             context.report(Notice("info", f"what follows {missing} would run as well"))
             return
-        expected = f"`--to {str(missing).partition('/')[0]}` first, or no --from and --only"
+        stage = str(missing).partition("/")[0].replace("documents", "corpus")
+        expected = f"`--to {stage}` first, or no --from and --only"
         raise UserError(f"{missing} is not made yet", expected=expected) from None
     if _needed(stages, 3):
         importlib.import_module("pretrain.run.model_stages").walk(context, stages, cut, tokenizer, tokens)

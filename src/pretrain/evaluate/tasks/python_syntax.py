@@ -19,12 +19,13 @@ class PythonSyntax:
     tokens: int = 128
     temperature: float = 0.7
     top_k: int = 40
+    context: str = "import os\nimport re\n\n\n"  # a file's beginning: without it, what follows is rarely a function
     prompt: str = "def"
 
     def score(self, model: nn.Module, tokenizer: Tokenizer, step: int, seed: int) -> Score:
         """The share, with an example of each kind."""
         start = [] if tokenizer.end is None else [tokenizer.end]
-        prompt = [*start, *tokenizer.encode(self.prompt).tolist()]
+        prompt = [*start, *tokenizer.encode(self.context + self.prompt).tolist()]
         made = sample(
             model,
             prompt,

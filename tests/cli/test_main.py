@@ -1,0 +1,101 @@
+"""Closed form: exit codes, one line for a mistake, the nearest name; public names import and are documented."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pretrain
+from pretrain.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("train.steps=100000", "train.batch=256", "train.sequence=32", "train.sample_every=0", "train.evaluate_every=0"),
+    *("train.checkpoint_every=0", "model.hidden_size=32", "model.intermediate_size=32", "model.num_hidden_layers=1"),
+    *("model.num_attention_heads=2", "model.num_key_value_heads=2", "evaluate.tasks=[]", "tokenizer.vocab_size=600"),
+]
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0 and main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown and line in shown for name, line in COMMANDS.items())
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as left:
+            main([name, "--help"])
+        assert left.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], r"no command 'rnu'; nearest: run"),
+        (["run", "quikstart"], r"no recipe quikstart; .*nearest: quickstart"),
+        (["run", "quickstart", "train.stps=3"], r"command line: train\.stps: no such key; nearest: train\.steps"),
+        (["run", "quickstart", "--only", "tokeniser"], r"no stage 'tokeniser'; .*nearest: tokenizer"),
+        (["run", "quickstart", "--from", "train", "--to", "tokens"], r"tokens comes before train"),
+        (
+            ["run", "quickstart", "--only", "train"],
+            r"documents/python is not made yet; expected `--to corpus` first",
+        ),
+        (
+            ["check", "quickstart", "model.hiden_size=3"],
+            r"command line: model\.hiden_size: no such key; nearest: model\.",
+        ),
+        (["sample", "nowhere"], r"nowhere: no such folder; expected a run directory"),
+        (["evaluate", "x", "--data", "missing.txt"], r"missing\.txt: no such file or directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1, error
+
+
+def test_check_shows_every_value_with_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "quickstart", "train.clip=3"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^clip = 3\.0 +# command line$", shown, re.M)
+    assert re.search(r"^sequence = 256 +# pretrain/recipes/quickstart\.toml:\d+$", shown, re.M)
+    assert re.search(r"^z_loss = 0\.0 +# default$", shown, re.M)
+
+
+def test_doctor_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"matmul fp32 +[\d.]+ [MGTP]FLOP/s", shown) and "disk write" in shown
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pretrain", "run", "quickstart", *SMALL, "--to", "train"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "runs" / "quickstart" / "events" / "rank-00000.jsonl"
+    while process.poll() is None and not (log.exists() and '"kind":"step"' in log.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from the last checkpoint" in error, error
+    saved = list((tmp_path / "runs" / "quickstart" / "checkpoints").glob("step-*"))
+    assert len(saved) == 1 and '"kind":"saved"' in log.read_text()
+
+
+def test_public_names_are_there_and_documented() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)", page, re.M)) == set(pretrain.__all__)
+    rooms = {path.name for path in (ROOT / "src" / "pretrain").iterdir() if path.is_dir()}
+    assert not rooms & set(pretrain.__all__), "a room's name would be replaced by importing it"
+    assert all(getattr(pretrain, name) for name in pretrain.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = pretrain.nothing
