@@ -17,6 +17,7 @@ from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Event, Notice, Released, Score, Stage
 from pretrain.events.read import all_of, steps
+from pretrain.order.pack import Rows
 from pretrain.recipe.read import load
 from pretrain.run.open import open_model
 from pretrain.run.stages import execute
@@ -56,7 +57,7 @@ max_position_embeddings = 32
 [train]
 optimizer = { use = "muon", lr = 0.02 }
 steps = 24
-batch = 256
+batch = 1024
 sequence = 32
 checkpoint_every = 3
 sample_every = 10
@@ -75,11 +76,11 @@ tokens = 8
 def recipe(tmp_path: Path) -> Path:
     draw = np.random.Generator(np.random.Philox(1))
     vocabulary = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "lmnrs"]
-    texts = [" ".join(draw.choice(vocabulary, 150)) + "\n" for _ in range(40)]
+    texts = [" ".join(draw.choice(vocabulary, 150)) + "\n" for _ in range(24)]
     (tmp_path / "text").mkdir()
-    for i, text in enumerate(texts[:25]):
+    for i, text in enumerate(texts[:16]):
         (tmp_path / "text" / f"{i}.txt").write_text(text)
-    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts[25:]))
+    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts[16:]))
     (tmp_path / "small.toml").write_text(RECIPE)
     return tmp_path / "small.toml"
 
@@ -104,6 +105,8 @@ def assert_equal_to_straight(recipe: Path, found: RunDirectory) -> None:
     if not other.exists():
         execute(load(str(recipe)), other / "runs" / "small", last="train")
     (one, losses), (two, others) = result(found), result(RunDirectory(other / "runs" / "small"))
+    rows = sum(len(Rows(path, 32)) for path in (recipe.parent / "store").glob("tokens-*"))
+    assert losses[-1][1] > 2 * rows, "the run ends in a third epoch"
     assert losses == others and len(losses) == 24
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 

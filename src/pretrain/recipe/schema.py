@@ -134,7 +134,7 @@ class Builder:
             if needed and name not in table:
                 where = f"{path}.{name}" if path else name
                 self.problems.add(
-                    f"{where} is not said", where=self._where(path), expected=_doc(f) or _shape(hints[f.name])
+                    f"{where} is not said", where=self._where(path), expected=_doc(f) or shape_of(hints[f.name])
                 )
         if len(self.problems.found) > before:
             return None
@@ -218,7 +218,7 @@ class Builder:
             if any(value == choice and type(value) is type(choice) for choice in arguments):
                 return value
             near = nearest(str(value), map(str, arguments))
-            self.problems.add(f"{path} = {value!r}", where=self._where(path), expected=_shape(hint), near=near)
+            self.problems.add(f"{path} = {value!r}", where=self._where(path), expected=shape_of(hint), near=near)
             return _WRONG
         elif origin is tuple and isinstance(value, (list, tuple)):
             made_all = [self._convert(arguments[0], one, f"{path}.{i}", meta) for i, one in enumerate(value)]
@@ -234,7 +234,7 @@ class Builder:
         elif isinstance(hint, type) and type(value) is hint:
             return value  # `type is`, since True is an int to isinstance
         shown = f"{value!r}" if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
-        self.problems.add(f"{path} = {shown} is of the wrong type", where=self._where(path), expected=_shape(hint))
+        self.problems.add(f"{path} = {shown} is of the wrong type", where=self._where(path), expected=shape_of(hint))
         return _WRONG
 
 
@@ -253,14 +253,14 @@ def _doc(f: Any) -> str:
     return f.metadata.get("doc", "")
 
 
-def _shape(hint: Any) -> str:
+def shape_of(hint: Any) -> str:
     """A type in a user's words."""
     if get_origin(hint) is Literal:
         return " or ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_shape(member) for member in get_args(hint) if member is not type(None))
+        return " or ".join(shape_of(member) for member in get_args(hint) if member is not type(None))
     if get_origin(hint) is tuple:
-        return f"a list, each {_shape(get_args(hint)[0])}"
+        return f"a list, each {shape_of(get_args(hint)[0])}"
     words: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
     words |= {Leaf: 'a table with "use"'}
     return words.get(hint, "a table")
