@@ -1,7 +1,7 @@
 """What the training loop costs: CPU time of bare forward, backward and AdamW in a hand-written loop, over ours.
 
-A 10M-parameter Llama at sequence length 512. Blocks of 10 steps of each side alternate in one process on one thread; the
-figure is the median ratio of the blocks' CPU times with its 95 % bootstrap interval. The aim is 0.97 or more.
+A 10M-parameter Llama at sequence length 512. Blocks of 10 steps of each side alternate in one process on one thread;
+the figure is the median ratio of the blocks' CPU times with its 95 % bootstrap interval. The aim is 0.97 or more.
 
     OMP_NUM_THREADS=1 python benchmarks/loop.py --pairs 40
 """

@@ -16,6 +16,7 @@ from pretrain.base.files import write
 from pretrain.model.layers.rope import RopeScaling
 from pretrain.model.weights import check, export, load, tie
 
+FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}  # keys that no family here varies
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 
 
@@ -44,18 +45,15 @@ def write_folder(
 def to_json(family: ModuleType, config: Any, dtype: str) -> dict[str, object]:
     """config.json in the words of transformers 4 and 5 both, since readers of either are in use."""
     table = dataclasses.asdict(config)
-    scaling = table.pop("rope_scaling")
-    rope = {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta}
+    scaling = table.pop("rope_scaling", None)
     return {
         "architectures": [family.ARCHITECTURE],
         "model_type": family.MODEL_TYPE,
         **table,
         "head_dim": config.head_size,
         "rope_scaling": scaling,
-        "rope_parameters": rope,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
+        "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
+        **(FIXED if family.MODEL_TYPE == "llama" else {}),
         "torch_dtype": dtype,
         "dtype": dtype,
     }
@@ -74,7 +72,7 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
     wanted = str((table.get("architectures") or ["?"])[0])
     if wanted not in families:
         raise UserError(f"architecture {wanted}", where=str(path), expected=" or ".join(sorted(families)))
-    for name, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+    for name, only in FIXED.items():
         if table.get(name, only) != only:
             raise UserError(f"{name} = {table[name]!r} is not supported", where=str(path), expected=repr(only))
     rope = dict(table.get("rope_parameters") or {}) or dict(table.get("rope_scaling") or {})
@@ -83,7 +81,11 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
     family = find("model.families", families[wanted])
     known = {f.name for f in dataclasses.fields(family.Config)}
     values = {name: value for name, value in table.items() if name in known}
-    values |= {"rope_theta": theta, "rope_scaling": None if kind == "default" else _scaling(rope, path)}
+    values |= {"rope_theta": theta}
+    if kind != "default":
+        values |= {"rope_scaling": _scaling(rope, path)}
+    elif "rope_scaling" in values:
+        values |= {"rope_scaling": None}
     return family, family.Config(**values)
 
 

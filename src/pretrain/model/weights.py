@@ -1,7 +1,7 @@
 """The weight table: from its rows follow shapes, checks, loading, export and initialisation."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,15 @@ Axis = tuple[int, int]  # a count and a grain: kv = (8 heads, 128 wide)
 
 @dataclass(frozen=True)
 class Weight:
-    """A row: our name and the file's name ("{i}" is the layer), logical axes, and what it is tied to."""
+    """A row: our name and the file's name ("{i}" is the layer), logical axes, what it is tied to, and the standard
+    deviation that it is drawn with, where that is not the family's one for all."""
 
     name: str
     file: str
     axes: str
     layers: range | None = None
     tied: str | None = None
+    std: float | None = None
 
     def each(self) -> Iterator["Weight"]:
         """The row for every layer that has it."""
@@ -28,7 +30,8 @@ class Weight:
             yield self
             return
         for i in self.layers:
-            yield Weight(self.name.replace("{i}", str(i)), self.file.replace("{i}", str(i)), self.axes)
+            name, file = (text.replace("{i}", str(i)) for text in (self.name, self.file))
+            yield replace(self, name=name, file=file, layers=None)
 
     def shape(self, axes: Mapping[str, Axis]) -> tuple[int, ...]:
         """Its size along each axis."""
@@ -69,7 +72,9 @@ def initialise(module: nn.Module, rows: Sequence[Weight], std: float, seed: int)
                 parameter.fill_(1.0)
             elif weight.tied is None:
                 generator = torch.Generator().manual_seed(key(seed, "initialise", weight.name) & (2**63 - 1))
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator) * (std if weight.std is None else weight.std)
+                )
 
 
 def load(module: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], tensors: Mapping[str, Tensor]) -> None:
