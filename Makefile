@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint mutants
 
 quickstart: $(STAMP)
 	$(VENV)/bin/pretrain quickstart
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -q
+
+mutants: $(STAMP)
+	$(VENV)/bin/python tests/mutants.py
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check src tests benchmarks

@@ -16,7 +16,6 @@ from pretrain.base.files import write
 from pretrain.model.layers.rope import RopeScaling
 from pretrain.model.weights import check, export, load, tie
 
-FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}  # keys that no family here varies
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 
 
@@ -53,7 +52,7 @@ def to_json(family: ModuleType, config: Any, dtype: str) -> dict[str, object]:
         "head_dim": config.head_size,
         "rope_scaling": scaling,
         "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
-        **(FIXED if family.MODEL_TYPE == "llama" else {}),
+        **family.FIXED,
         "torch_dtype": dtype,
         "dtype": dtype,
     }
@@ -72,13 +71,13 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
     wanted = str((table.get("architectures") or ["?"])[0])
     if wanted not in families:
         raise UserError(f"architecture {wanted}", where=str(path), expected=" or ".join(sorted(families)))
-    for name, only in FIXED.items():
+    family = find("model.families", families[wanted])
+    for name, only in family.FIXED.items():
         if table.get(name, only) != only:
             raise UserError(f"{name} = {table[name]!r} is not supported", where=str(path), expected=repr(only))
     rope = dict(table.get("rope_parameters") or {}) or dict(table.get("rope_scaling") or {})
     theta = rope.pop("rope_theta", table.get("rope_theta", 10_000.0))
     kind = rope.setdefault("rope_type", rope.pop("type", "default"))
-    family = find("model.families", families[wanted])
     known = {f.name for f in dataclasses.fields(family.Config)}
     values = {name: value for name, value in table.items() if name in known}
     values |= {"rope_theta": theta}

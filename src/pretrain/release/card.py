@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from pretrain.base.units import show_bytes, show_count, show_seconds
 from pretrain.events.kinds import Score
 
+TRANSFORMERS = (
+    *("```python", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""),
+    'model = AutoModelForCausalLM.from_pretrained(".")  # the folder of this file',
+    *('tokenizer = AutoTokenizer.from_pretrained(".")', "```"),
+)
+PRETRAIN = ('Its architecture is pretrain\'s own: `pretrain sample . "text"` loads it, transformers does not.',)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -15,6 +22,7 @@ class Facts:
     description: str
     license: str
     architecture: str
+    published: bool  # whether transformers knows the architecture
     parameters: int
     sequence: int
     steps: int
@@ -30,13 +38,12 @@ class Facts:
 
 def card(facts: Facts) -> str:
     """Markdown with the front matter that model hubs read."""
+    library = "transformers" if facts.published else "pretrain"
     lines = [
-        *("---", f"license: {facts.license}", "library_name: transformers", "pipeline_tag: text-generation"),
+        *("---", f"license: {facts.license}", f"library_name: {library}", "pipeline_tag: text-generation"),
         *("tags:", "- pretrain", "---", "", f"# {facts.name}", ""),
         facts.description or f"A {facts.architecture} of {show_count(facts.parameters)} parameters.",
-        *("", "```python", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""),
-        'model = AutoModelForCausalLM.from_pretrained(".")  # the folder of this file',
-        *('tokenizer = AutoTokenizer.from_pretrained(".")', "```", "", "## Model", ""),
+        *("", *(TRANSFORMERS if facts.published else PRETRAIN), "", "## Model", ""),
         f"{facts.architecture}, {facts.parameters:,} parameters, trained on sequences of {facts.sequence} tokens.",
         *("", "## Data", "", "| source | documents | text | licence | held out |", "|---|---|---|---|---|"),
     ]

@@ -116,7 +116,7 @@ class Work:
         able, why = machine.compiler_answer()
         if section.compile == "always" and not able:
             raise UserError(why, where=str(self.recipe.origin("train.compile")))
-        compiled = section.compile == "always" or (section.compile == "auto" and self.device == "cuda" and able)
+        compiled = section.compile == "always" or (section.compile == "auto" and able and self.device == "cuda")
         return Steps(
             objective=section.objective.bind(),
             vocabulary=Vocabulary(self.config.vocab_size, self.tokenizer.end, None, self.tokenizer.specials),
@@ -221,6 +221,12 @@ def train_stage(work: Work, key: dict[str, object]) -> None:
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
     work.report(Machine(work.device, threads, work.policy.name, peak, machine.memory_bytes()))
+    if work.family.MODEL_TYPE.startswith("pretrain_"):
+        text = f"{work.family.ARCHITECTURE} is a family of our own: only pretrain will load the release"
+        work.report(Notice("warning", text))
+    able, why = machine.compiler_answer()
+    if section.compile == "auto" and not able:
+        work.report(Notice("info", f"training runs uncompiled: {why}"))
     if "train" not in work.remembered:
         work.report(Stage("train", "started", "nothing is there yet"))
         total = plan(work, data)
@@ -329,6 +335,7 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
         description=section.description,
         license=section.license,
         architecture=work.family.ARCHITECTURE,
+        published=not work.family.MODEL_TYPE.startswith("pretrain_"),
         parameters=parameters(work.rows, work.config.axes()),
         sequence=recipe.train.sequence,
         steps=state.step,

@@ -13,6 +13,7 @@ from pretrain.model.weights import Axis, Weight
 
 ARCHITECTURE = "LlamaForCausalLM"
 MODEL_TYPE = "llama"
+FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}  # keys of config.json that do not vary
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pretrain.model.weights import Axis, Weight
 
 ARCHITECTURE = "NimbleForCausalLM"
 MODEL_TYPE = "pretrain_nimble"
+FIXED: dict[str, object] = {}
 
 
 @dataclass(frozen=True)
