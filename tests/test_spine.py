@@ -136,6 +136,8 @@ def test_from_text_to_a_model_that_transformers_loads(recipe: Path) -> None:
 
     _, again = run(recipe)
     assert {event.state for event in again if isinstance(event, Stage)} == {"reused"}
+    execute(load(str(found.path)), found.path, subscribers=[again.append])
+    assert {event.state for event in again if isinstance(event, Stage)} == {"reused"}, "its own recipe means the same"
     _, changed = run(recipe, "release.dtype=bfloat16")
     ran = [event.name for event in changed if isinstance(event, Stage) and event.state == "started"]
     assert ran == ["release"]

@@ -68,8 +68,9 @@ def test_the_summary_says_scores_and_what_to_try(tmp_path: Path) -> None:
         log.write(
             Score(9, "functions that parse", 0.25, "share", "sampled", {"samples": 8, "parses": "def f():\n    pass"})
         )
+        log.write(Sample(9, "import os\n\ndef read(", "x"))
         log.write(Released(str(run.release), "d", 0.0))
     text = summary(run.path)
     assert "1,234 bytes never trained on" in text and "this model       1.500\n  xz -9            1.750" in text
     assert "Of 8 functions that it wrote, Python's parser accepts 25%." in text and "  def f():\n      pass" in text
-    assert f'pretrain sample {run.path} "def read("' in text
+    assert f"pretrain sample {run.path} 'def read(' --tokens" in text

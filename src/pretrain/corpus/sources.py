@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,37 +23,42 @@ class SourceFile:
     digest: str
 
 
-def source_files(source: Source, base: Path) -> list[SourceFile]:
+def source_files(source: Source) -> list[SourceFile]:
     """Every file of a source by URL, each once. Raises UserError where a pattern finds none.
 
-    A folder stands for all files below it. `exclude` globs are held against the URL and every part of it.
+    A folder stands for all files below it. The URL begins with the last folder that a pattern names in full, and is the
+    whole path where two files would share one. `exclude` globs are held against "/" and the URL.
     """
-    found: dict[str, Path] = {}
+    found: dict[Path, str] = {}
     for pattern in source.paths:
-        matches = {url: path for url, path in _matches(pattern, base) if path.is_file()}
+        matches = {path: url for path, url in _matches(pattern) if path.is_file()}
         if not matches:
             raise UserError(f"corpus.sources {source.name!r}: no file matches {pattern}", expected="at least one")
         found |= matches
-    kept = {url: path for url, path in found.items() if not any(fnmatch.fnmatch(f"/{url}", e) for e in source.exclude)}
+    kept = {path: url for path, url in found.items() if not any(fnmatch.fnmatch(f"/{url}", e) for e in source.exclude)}
     if not kept:
         raise UserError(f"corpus.sources {source.name!r}: every file is excluded", expected="at least one that is not")
-    return [SourceFile(path, url, path.stat().st_size, digest_file(path)) for url, path in sorted(kept.items())]
+    times = Counter(kept.values())
+    named = {url if times[url] == 1 else str(path): path for path, url in kept.items()}
+    return [SourceFile(path, url, path.stat().st_size, digest_file(path)) for url, path in sorted(named.items())]
 
 
-def _matches(pattern: str, base: Path) -> Iterator[tuple[str, Path]]:
+def _matches(pattern: str) -> Iterator[tuple[Path, str]]:
+    """(file, URL) of a pattern."""
     for name in ("stdlib", "packages"):
         if pattern.startswith(f"{{{name}}}"):
             folder = Path(sysconfig.get_path("purelib" if name == "packages" else name))
-            yield from (
-                (f"{name}/{path.relative_to(folder)}", path)
-                for path in _glob(pattern.replace(f"{{{name}}}", str(folder)))
-            )
+            for path in _glob(pattern.replace(f"{{{name}}}", str(folder))):
+                yield path, f"{name}/{path.relative_to(folder)}"
             return
-    base = base.resolve()
-    for path in _glob(str(base / pattern)):
-        yield str(path.relative_to(base)) if path.is_relative_to(base) else str(path), path
+    whole = Path(pattern).absolute()
+    wild = next((i for i, part in enumerate(whole.parts) if glob.has_magic(part)), len(whole.parts))
+    root = Path(*whole.parts[: max(wild - 1, 1)])
+    for path in _glob(str(whole)):
+        yield path, str(path.relative_to(root))
 
 
 def _glob(pattern: str) -> list[Path]:
     whole = Path(pattern)
-    return sorted(whole.rglob("*")) if whole.is_dir() else sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207, Path.glob takes no absolute pattern
+    # Path.glob takes no absolute pattern.
+    return sorted(whole.rglob("*")) if whole.is_dir() else sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207

@@ -38,11 +38,6 @@ class Recipe:
         """Names the intent: equal for equal values, wherever they were said."""
         return digest_of(tree(self))
 
-    @property
-    def folder(self) -> Path:
-        """What the recipe's own relative paths stand beside."""
-        return self.layers.origin("run.name").folder or Path.cwd()
-
     def origin(self, path: str) -> Origin:
         """Where the value of a dotted path was said."""
         return self.layers.origins.get(path, Origin())

@@ -66,19 +66,20 @@ class Work:
         if self.recipe.run.threads:
             torch.set_num_threads(self.recipe.run.threads)
 
-    def train_key(self) -> dict[str, object]:
-        """What the weights depend on."""
-        section = {name: value for name, value in tree(self.recipe.train).items() if name not in MANNER}
-        return {
+    def train_key(self, recipe: Recipe) -> dict[str, Any]:
+        """What the weights depend on, as plain JSON."""
+        section = {name: value for name, value in tree(recipe.train).items() if name not in MANNER}
+        key = {
             "order": ORDER_VERSION,
-            "seed": self.recipe.run.seed,
+            "seed": recipe.run.seed,
             "tokenizer": self.tokenizer.digest,
-            "model": {"from": self.recipe.model.from_, **tree(self.recipe.model)},
+            "model": tree(recipe.model),
             "train": section,
-            "row": self.recipe.tokens.row,
-            "sources": {source.name: source.weight for source in self.recipe.corpus.sources},
+            "row": recipe.tokens.row,
+            "sources": {source.name: source.weight for source in recipe.corpus.sources},
             "tokens": {name: Catalogue.load(path).digest for name, path in self.tokens.items()},
         }
+        return json.loads(json.dumps(key))
 
     def remember(self, **facts: object) -> None:
         """Adds to stages.json."""
@@ -137,8 +138,7 @@ class Work:
 def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
     """Train, evaluate and release, each where its inputs changed."""
     work = Work(context, cut, tokenizer, tokens)
-    key = work.train_key()
-    check_same_run(work, key)
+    key = same_run(work, work.train_key(work.recipe))
     done = is_trained(work)
     if "train" in stages:
         if done:
@@ -187,15 +187,20 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
         work.report(Stage(name, "finished", why, str(work.run.path)))
 
 
-def check_same_run(work: Work, key: dict[str, object]) -> None:
-    """A run directory belongs to one intent. Raises UserError with what changed and a name that is free."""
-    before = work.remembered.get("train", {}).get("key")
-    if before is None or before == json.loads(json.dumps(key)):
-        return
+def same_run(work: Work, key: dict[str, Any]) -> dict[str, Any]:
+    """The key that the run was begun with: a run directory belongs to one intent, as said or as the run settled it.
+
+    Raises UserError with what changed and a name that is free.
+    """
+    before = work.remembered.get("train")
+    if before is None:
+        return key
+    if key in (before["key"], before["settled"]):
+        return before["key"]
     name = next(
         n for i in range(2, 10_000) if not (work.run.path.parent / (n := f"{work.recipe.run.name}-{i}")).exists()
     )
-    what = f"this run was begun with other settings; {difference(before, key)}"
+    what = f"this run was begun with other settings; {difference(before['key'], key)}"
     raise UserError(what, where=str(work.run.path), expected=f"the same, or run.name={name} for a run of its own")
 
 
@@ -229,8 +234,9 @@ def train_stage(work: Work, key: dict[str, object]) -> None:
         work.report(Notice("info", f"training runs uncompiled: {why}"))
     if "train" not in work.remembered:
         work.report(Stage("train", "started", "nothing is there yet"))
-        total = plan(work, data)
-        work.remember(train={"key": key, "steps": total, "threads": threads}, folders=_folders(work))
+        begun = {"key": key, "steps": plan(work, data), "threads": threads}
+        work.remembered["train"] = begun
+        work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
     else:
         work.report(Stage("train", "started", "it goes on"))
         before = work.remembered["train"].get("threads")

@@ -143,7 +143,7 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
     """Documents of every source, each in a folder of its own, and the cut over them all."""
     recipe, documents = context.recipe, {}
     for source in recipe.corpus.sources:
-        files = source_files(source, recipe.folder)
+        files = source_files(source)
         settings = {"name": source.name, "license": source.license, "read": source.reader.use, **source.reader.options}
         made_of = {"version": DOCUMENTS_VERSION, "seed": recipe.run.seed, "source": settings}
         made_of["files"] = {file.url: file.digest for file in files}

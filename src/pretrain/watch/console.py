@@ -220,6 +220,8 @@ def summary(directory: Path) -> str:
             ]
     if last(run, Released):
         quoted = shlex.quote(near)
-        lines += ["", "Try next:", f'  pretrain sample {quoted} "def read(" --tokens 120']
-        lines += [f"  pretrain evaluate {quoted} --data FILE.py", f"  cat {shlex.quote(near + '/release/README.md')}"]
+        written = last(run, Sample)
+        prompt = (written.prompt.splitlines() or [""])[-1] if written else ""
+        lines += ["", "Try next:", f"  pretrain sample {quoted} {shlex.quote(prompt)} --tokens 120"]
+        lines += [f"  pretrain evaluate {quoted} --data FILE", f"  cat {shlex.quote(near + '/release/README.md')}"]
     return "\n".join(lines)

@@ -1,0 +1,32 @@
+"""Closed form: an output is named by what went into it, is whole or absent, and what changed is said."""
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.run.store import Store, difference
+
+
+def test_a_folder_is_found_by_its_key_and_only_when_whole(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), {"version": 1, "settings": {"vocab": 10}, "files": {"a.txt": "x" * 32}}
+    assert store.find("tokens", key) is None and store.why("tokens", key) == "nothing is there yet"
+    with pytest.raises(RuntimeError), store.make("tokens", key):
+        raise RuntimeError
+    assert store.find("tokens", key) is None
+    with store.make("tokens", key) as partial:
+        (partial / "data").write_bytes(b"12345")
+    found = store.find("tokens", key)
+    assert found is not None and found.name.startswith("tokens-") and found == store.folder("tokens", dict(key))
+    other = {**key, "settings": {"vocab": 20}, "files": {"a.txt": "y" * 32}}
+    assert store.find("tokens", other) is None
+    assert store.why("tokens", other) == "changed: files.a.txt, settings.vocab 10 -> 20"
+    (found / "data").write_bytes(b"1234")
+    assert store.find("tokens", key) is None and store.why("tokens", key) == "its folder is damaged"
+
+
+def test_differences_in_words() -> None:
+    assert (
+        difference({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 3], "c": "new"}) == "changed: b.1 2 -> 3, c nothing -> new"
+    )
+    many = difference({str(i): i for i in range(9)}, {})
+    assert many.count("-> nothing") == 6 and many.endswith("and 3 more")
