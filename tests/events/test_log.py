@@ -12,11 +12,12 @@ from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import KINDS, Event, Notice, Resumed, Score, Step, from_json, kind, to_json
 from pretrain.events.log import Log
-from pretrain.events.read import all_of, last, read, steps
+from pretrain.events.read import all_of, follow, last, read, steps
 
 MUTANTS = [
     ("src/pretrain/events/log.py", "os.ftruncate(self._file, whole)", "pass"),
     ("src/pretrain/events/read.py", "taken[-1].step >= step.step", "False"),
+    ("src/pretrain/events/read.py", 'if not line.endswith(b"\\n"):\n                        break', "pass"),
 ]
 CHILD = """
 import sys
@@ -60,6 +61,29 @@ def test_a_torn_line_is_cut_and_never_read(tmp_path: Path) -> None:
     with Log(run) as log:
         log.write(Notice("info", "after"))
     assert [event.text for event in all_of(run, Notice)] == ["whole", "after"]
+
+
+def test_a_follower_sees_each_event_once_and_never_a_torn_line(tmp_path: Path) -> None:
+    run, seen, waits = RunDirectory(tmp_path), list[str](), 0
+
+    def wait() -> bool:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            with Log(run) as log, Log(run, rank=1) as other:
+                log.write(Notice("info", "a"))
+                other.write(Notice("info", "b"))
+            with log.path.open("a") as file:
+                file.write('{"kind":"notice","level":"info","text":"torn and longer than what comes next')
+        elif waits == 2:
+            with Log(run) as log:
+                log.write(Notice("info", "c"))
+        return waits < 4
+
+    for event in follow(run, wait):
+        assert isinstance(event, Notice)
+        seen.append(event.text)
+    assert seen == ["a", "b", "c"] and waits == 4
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

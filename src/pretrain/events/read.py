@@ -1,8 +1,8 @@
-"""Reads a run's events: merged over ranks, and steps as they finally stood."""
+"""Reads a run's events: merged over ranks, followed while they are written, and steps as they finally stood."""
 
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,28 @@ def _lines(path: Path) -> Iterator[Event]:
         for line in file:
             if line.endswith(b"\n") and (event := from_json(json.loads(line))) is not None:
                 yield event
+
+
+def follow(run: RunDirectory, wait: Callable[[], bool]) -> Iterator[Event]:
+    """All events so far, then those to come; `wait` is called where there is nothing new, and ends it with False.
+
+    Only whole lines are read, so neither one being written nor a torn one that its next writer cuts is ever seen.
+    """
+    read_bytes: dict[Path, int] = {}
+    while True:
+        fresh: list[Event] = []
+        for path in sorted(run.events.glob("rank-*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(read_bytes.get(path, 0))
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    read_bytes[path] = read_bytes.get(path, 0) + len(line)
+                    if (event := from_json(json.loads(line))) is not None:
+                        fresh.append(event)
+        yield from sorted(fresh, key=lambda event: event.time)
+        if not fresh and not wait():
+            return
 
 
 def all_of(run: RunDirectory, kind: type[E]) -> list[E]:
