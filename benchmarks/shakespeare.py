@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300, help="of ours")
+    parser.add_argument("--steps", type=int, default=260, help="of ours")
     parser.add_argument("--rate", type=float, default=1e-3, help="nanoGPT's learning rate; 1e-3 is the published one")
     parser.add_argument("--only", choices=["nanogpt", "ours"])
     arguments = parser.parse_args()

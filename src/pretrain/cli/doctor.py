@@ -1,13 +1,16 @@
 """What this machine has and can do, measured, and what would go wrong."""
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+GIB = 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,55 +20,110 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures for a few seconds and prints."""
+    facts = examine(Path.cwd())
+    wrong = troubles(facts)
+    if arguments.json:
+        print(json.dumps({**facts, "troubles": wrong}))
+        return 0
+    for label, value in table(facts):
+        print(f"{label:<15} {value}".rstrip())
+    print("\nWhat would go wrong:" if wrong else "\nNothing stands in the way.")
+    for sentence in wrong:
+        print(f"- {sentence}")
+    return 0
+
+
+def examine(folder: Path) -> dict[str, Any]:
+    """What the machine has, and what it reaches in a few seconds of measuring; disk speeds are those of `folder`."""
     import torch
 
-    from pretrain.base.units import show_bytes, show_flops
     from pretrain.precision.policy import native_bf16
     from pretrain.train import machine
 
-    where, here = machine.device(), Path.cwd()
-    written, read = machine.disk_bytes_per_second(here)
+    where = machine.device()
+    written, read = machine.disk_bytes_per_second(folder)
     able, compiler = machine.compiler_answer()
-    facts: dict[str, Any] = {
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "pretrain": metadata.version("pretrain"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(0) if where == "cuda" else "cpu",
-        "cores": os.cpu_count() or 1,
+        "extras": extras(),
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cores": usable,
         "threads": torch.get_num_threads(),
+        "busy_cores": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         "memory_bytes": machine.memory_bytes(),
-        "disk_free_bytes": shutil.disk_usage(here).free,
+        "disk_free_bytes": shutil.disk_usage(folder).free,
         "disk_write_bytes_per_second": written,
         "disk_read_bytes_per_second": read,
         "matmul_fp32_flops_per_second": machine.matmul_flops_per_second(where, torch.float32, 1.0),
         "matmul_bf16_flops_per_second": machine.matmul_flops_per_second(where, torch.bfloat16, 1.0),
         "native_bf16": native_bf16(where),
+        "can_compile": able,
         "compiler": compiler,
-        "dev_extra": all(importlib.util.find_spec(name) for name in ("pytest", "transformers", "mypy")),
     }
-    warnings = [sentence for true, sentence in (
-        (where == "cpu", "No accelerator: models beyond about 20M parameters will take days."),
-        (not facts["native_bf16"], "No native bf16: training runs in float32."),
-        (not able, f"{compiler[0].upper()}{compiler[1:]}."),
-        (facts["memory_bytes"] < 4 * 2**30, "Less than 4 GiB of memory: even the quickstart may not fit."),
-        (facts["disk_free_bytes"] < 5 * 2**30, "Less than 5 GiB free on this disk: checkpoints may not fit."),
-        (torch.get_num_threads() > (os.cpu_count() or 1), "More threads than cores: they will wait for each other."),
-    ) if true]  # fmt: skip
-    if arguments.json:
-        print(json.dumps({**facts, "warnings": warnings}))
-        return 0
-    for name, value in facts.items():
-        shown = value
-        if name.endswith("flops_per_second"):
-            shown = show_flops(value)
-        elif name.endswith("bytes_per_second"):
-            shown = f"{show_bytes(value)}/s"
-        elif name.endswith("bytes"):
-            shown = show_bytes(value)
-        elif isinstance(value, bool):
-            shown = "yes" if value else "no"
-        label = name.removesuffix("_flops_per_second").removesuffix("_bytes_per_second").removesuffix("_bytes")
-        print(f"{label.replace('_', ' '):<15} {shown}")
-    print("\nWhat would go wrong:" if warnings else "\nNothing stands in the way.")
-    for sentence in warnings:
-        print(f"- {sentence}")
-    return 0
+
+
+def extras() -> dict[str, list[str]]:
+    """The package's optional extras, each with what is missing of it."""
+    found: dict[str, list[str]] = {name: [] for name in metadata.metadata("pretrain").get_all("Provides-Extra") or []}
+    for line in metadata.requires("pretrain") or []:
+        said = re.match(r"([\w.-]+).*;.*\bextra\s*==\s*[\"']([\w.-]+)[\"']", line)
+        if said and not any(metadata.distributions(name=said[1])):
+            found[said[2]].append(said[1])
+    return found
+
+
+def troubles(facts: dict[str, Any]) -> list[str]:
+    """What would go wrong with these facts, a plain sentence each."""
+    compiler, ratio = facts["compiler"], facts["matmul_bf16_flops_per_second"] / facts["matmul_fp32_flops_per_second"]
+    sentences = [
+        (not facts["accelerators"], "No accelerator: models beyond about 20M parameters will take days."),
+        (
+            not facts["native_bf16"],
+            f"No native bf16 (its products run at {ratio:.1f} times the speed of float32): training runs in float32.",
+        ),
+        (
+            facts["native_bf16"] and ratio < 1,
+            f"bf16 products run at only {ratio:.1f} times the speed of float32: say train.precision=fp32.",
+        ),
+        (not facts["can_compile"], f"{compiler[0].upper()}{compiler[1:]}."),
+        (facts["memory_bytes"] < 4 * GIB, "Less than 4 GiB of memory: even the quickstart may not fit."),
+        (facts["disk_free_bytes"] < 5 * GIB, "Less than 5 GiB free on this disk: checkpoints may not fit."),
+        (
+            facts["threads"] > facts["cores"],
+            f"{facts['threads']} threads on {facts['cores']} cores wait for each other: say run.threads={facts['cores']}.",
+        ),
+        (
+            facts["threads"] < facts["cores"] and not facts["accelerators"],
+            f"Only {facts['threads']} of {facts['cores']} cores would work: unset OMP_NUM_THREADS, or say run.threads.",
+        ),
+        (
+            facts["busy_cores"] > facts["cores"] / 2,
+            f"Other work keeps about {facts['busy_cores']:.1f} of {facts['cores']} cores busy: what is measured is too low.",
+        ),
+    ]
+    return [sentence for true, sentence in sentences if true]
+
+
+def table(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as a person reads them, a label and a value a line."""
+    from pretrain.base.units import show_bytes, show_flops
+
+    def installed(name: str, missing: list[str]) -> str:
+        return f"{name} ({'whole' if not missing else 'without ' + ', '.join(missing)})"
+
+    return [
+        ("pretrain", f"{facts['pretrain']}, Python {facts['python']}, torch {facts['torch']}"),
+        ("extras", ", ".join(installed(*one) for one in facts["extras"].items()) or "none"),
+        ("accelerators", ", ".join(facts["accelerators"]) or "none"),
+        ("cores", f"{facts['cores']}, {facts['threads']} threads for training"),
+        ("memory", show_bytes(facts["memory_bytes"])),
+        ("matmul fp32", show_flops(facts["matmul_fp32_flops_per_second"])),
+        ("matmul bf16", show_flops(facts["matmul_bf16_flops_per_second"])),
+        ("disk free", show_bytes(facts["disk_free_bytes"])),
+        ("disk write", f"{show_bytes(facts['disk_write_bytes_per_second'])}/s"),
+        ("disk read", f"{show_bytes(facts['disk_read_bytes_per_second'])}/s"),
+        ("compile", facts["compiler"]),
+    ]

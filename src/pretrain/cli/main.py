@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +17,9 @@ COMMANDS = {
     "sample": "text from a run, a checkpoint or a released model",
     "evaluate": "perplexity and bits per byte of a model on files",
 }
+
+
+RESUMABLE = ("quickstart", "run")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"pretrain {name}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     try:
-        return int(module.run(parser.parse_intermixed_args(rest)) or 0)
+        status = int(module.run(parser.parse_intermixed_args(rest)))
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pretrain: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        again = f"; this goes on from what is saved: pretrain {shlex.join(given)}" if name in RESUMABLE else ""
+        print(f"pretrain: interrupted{again}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # `pretrain check … | head`: what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

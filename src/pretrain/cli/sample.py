@@ -1,6 +1,7 @@
 """Writes text with a model: from a run directory, a checkpoint, or a released folder."""
 
 import argparse
+import json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top-p", type=float, default=1.0, help="draw from the likeliest that hold this probability (1.0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,9 +26,14 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.run.open import open_model
     from pretrain.watch.console import printable
 
-    if arguments.tokens < 1 or arguments.samples < 1 or arguments.temperature < 0 or not 0 < arguments.top_p <= 1:
+    if (
+        arguments.tokens < 1
+        or arguments.samples < 1
+        or min(arguments.temperature, arguments.top_k) < 0
+        or not 0 < arguments.top_p <= 1
+    ):
         raise UserError(
-            "a sampling option is out of range", expected="tokens, samples ≥ 1, temperature ≥ 0, 0 < top-p ≤ 1"
+            "a sampling option is out of range", expected="tokens, samples ≥ 1, temperature, top-k ≥ 0, 0 < top-p ≤ 1"
         )
     model, _, _, tokenizer = open_model(arguments.model)
     start = [] if tokenizer.end is None else [tokenizer.end]
@@ -35,8 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     made = sample(
         model, ids, copies=arguments.samples, tokens=arguments.tokens, seed=arguments.seed, end=tokenizer.end, **options
     )
-    for i, one in enumerate(made):
+    texts = [tokenizer.decode(one) for one in made]
+    if arguments.json:
+        print(json.dumps({"prompt": arguments.prompt, "seed": arguments.seed, "texts": texts}))
+        return 0
+    for i, text in enumerate(texts):
         if i:
             print("-" * 40)
-        print(printable(arguments.prompt + tokenizer.decode(one)))
+        print(printable(arguments.prompt + text))
     return 0
