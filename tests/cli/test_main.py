@@ -1,5 +1,6 @@
 """Closed form: exit codes, one line for a mistake, the nearest name; public names import and are documented."""
 
+import json
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pretrain
+from pretrain.cli.doctor import troubles
 from pretrain.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
@@ -71,11 +73,79 @@ def test_check_shows_every_value_with_its_origin(capsys: pytest.CaptureFixture[s
     assert re.search(r"^z_loss = 0\.0 +# default$", shown, re.M)
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "src/pretrain/recipes").glob("*.toml")))
+def test_what_check_prints_is_a_recipe_that_says_everything(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", name]) == 0
+    printed = tmp_path / "printed.toml"
+    printed.write_text(capsys.readouterr().out)
+    assert main(["check", name, "--json"]) == 0
+    said = {key: one["value"] for key, one in json.loads(capsys.readouterr().out)["values"].items()}
+    assert main(["check", str(printed), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["values"]
+    paths = re.compile(r"corpus\.sources\.\d+\.(paths|exclude)")  # relative to the recipe's own folder
+    assert {k: v for k, v in said.items() if not paths.fullmatch(k)} == {
+        k: one["value"] for k, one in again.items() if not paths.fullmatch(k)
+    }
+    assert all(one["origin"].startswith(str(printed)) for k, one in again.items() if one["value"] is not None), again
+
+
+def test_check_tells_all_mistakes_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["train.optimizer.momentun=0.5", "model.hidden_sise=3"]
+    assert main(["check", "quickstart", *wrong]) == 2
+    error = capsys.readouterr().err
+    assert "nearest: train.optimizer.momentum" in error and "nearest: model.hidden_size" in error, error
+
+
+FACTS = {
+    "accelerators": ["a GPU"],
+    "cores": 4,
+    "threads": 4,
+    "busy_cores": 0.0,
+    "memory_bytes": 16 * 2**30,
+    "disk_free_bytes": 100 * 2**30,
+    "matmul_fp32_flops_per_second": 1e11,
+    "matmul_bf16_flops_per_second": 4e11,
+    "native_bf16": True,
+    "can_compile": True,
+    "compiler": "torch.compile has a C++ compiler here",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"accelerators": []}, "No accelerator"),
+        ({"native_bf16": False, "matmul_bf16_flops_per_second": 5e10}, "at 0.5 times the speed of float32"),
+        ({"matmul_bf16_flops_per_second": 5e10}, "say train.precision=fp32"),
+        ({"can_compile": False, "compiler": "there is none"}, "There is none."),
+        ({"memory_bytes": 2**30}, "Less than 4 GiB of memory"),
+        ({"disk_free_bytes": 2**30}, "Less than 5 GiB free"),
+        ({"threads": 8}, "8 threads on 4 cores wait for each other: say run.threads=4."),
+        ({"threads": 1, "accelerators": []}, "Only 1 of 4 cores would work"),
+        ({"busy_cores": 3.0}, "Other work keeps 3.0 of 4 cores busy"),
+    ],
+)
+def test_doctor_says_what_would_go_wrong(change: dict[str, object], sentence: str) -> None:
+    assert troubles(FACTS) == []
+    assert any(sentence in one for one in troubles({**FACTS, **change})), troubles({**FACTS, **change})
+
+
 def test_doctor_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["matmul_fp32_flops_per_second"] > 1e8 and facts["memory_bytes"] > 2**28 and "dev" in facts["extras"]
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"matmul fp32 +[\d.]+ [MGTP]FLOP/s", shown) and "disk write" in shown
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m pretrain check quickstart | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -86,7 +156,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and "goes on from the last checkpoint" in error, error
+    assert process.returncode == 130 and "goes on from what is saved: pretrain run quickstart train" in error
     saved = list((tmp_path / "runs" / "quickstart" / "checkpoints").glob("step-*"))
     assert len(saved) == 1 and '"kind":"saved"' in log.read_text()
 

@@ -9,19 +9,20 @@ from pretrain.run.store import Store, difference
 
 def test_a_folder_is_found_by_its_key_and_only_when_whole(tmp_path: Path) -> None:
     store, key = Store(tmp_path), {"version": 1, "settings": {"vocab": 10}, "files": {"a.txt": "x" * 32}}
-    assert store.find("tokens", key) is None and store.why("tokens", key) == "nothing is there yet"
-    with pytest.raises(RuntimeError), store.make("tokens", key):
+    assert store.find("tokens/web", key) is None and store.why("tokens/web", key) == "nothing is there yet"
+    with pytest.raises(RuntimeError), store.make("tokens/web", key):
         raise RuntimeError
-    assert store.find("tokens", key) is None
-    with store.make("tokens", key) as partial:
+    assert store.find("tokens/web", key) is None
+    with store.make("tokens/web", key) as partial:
         (partial / "data").write_bytes(b"12345")
-    found = store.find("tokens", key)
-    assert found is not None and found.name.startswith("tokens-") and found == store.folder("tokens", dict(key))
+    found = store.find("tokens/web", key)
+    assert found is not None and found.name.startswith("tokens-") and found == store.folder("tokens/web", dict(key))
     other = {**key, "settings": {"vocab": 20}, "files": {"a.txt": "y" * 32}}
-    assert store.find("tokens", other) is None
-    assert store.why("tokens", other) == "changed: files.a.txt, settings.vocab 10 -> 20"
+    assert store.find("tokens/web", other) is None
+    assert store.why("tokens/web", other) == "changed: files.a.txt, settings.vocab 10 -> 20"
+    assert store.why("tokens/books", other) == "nothing is there yet", "another source's output explains nothing"
     (found / "data").write_bytes(b"1234")
-    assert store.find("tokens", key) is None and store.why("tokens", key) == "its folder is damaged"
+    assert store.find("tokens/web", key) is None and store.why("tokens/web", key) == "its folder is damaged"
 
 
 def test_differences_in_words() -> None:

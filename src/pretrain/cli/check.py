@@ -2,52 +2,101 @@
 
 import argparse
 import dataclasses
-import re
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pretrain.recipe.recipe import Recipe
+    from pretrain.recipe.schema import Leaf
+
+ORIGIN_COLUMN = 56
+LEAF = "default of the leaf"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain check`."""
     parser.add_argument("recipe", help="a file, a run directory, or the name of a recipe that ships")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.steps=200")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Binds every leaf, so that their options are checked too."""
-    from pretrain.base.errors import UserError
+    """Binds every leaf, so that their options are checked too, and shows also those that the recipe does not say."""
     from pretrain.recipe.read import load
-    from pretrain.recipe.recipe import leaves
-    from pretrain.recipe.schema import RecipeError
 
-    recipe, problems = load(arguments.recipe, arguments.overrides), list[UserError]()
-    for leaf in leaves(recipe):
-        needs = {f.name for f in dataclasses.fields(_class(leaf)) if f.default is dataclasses.MISSING}
-        try:
-            leaf.bind(
-                **({"vocab_size": recipe.tokenizer.vocab_size} if "vocab_size" in needs - leaf.options.keys() else {})
-            )
-        except RecipeError as error:
-            problems += error.problems
-    if problems:
-        raise RecipeError(problems)
-    table, counts = "", dict[str, int]()
-    for line in recipe.to_toml().strip().splitlines():
-        if header := re.fullmatch(r"(\[+)(.+?)\]+", line):
-            table = header[2]
-            if header[1] == "[[":
-                counts[table] = counts.get(table, -1) + 1
-                table = f"{table}.{counts[table]}"
+    recipe = load(arguments.recipe, arguments.overrides)
+    defaults = bind_all(recipe)
+    if arguments.json:
+        values = {key: {"value": value, "origin": origin} for key, value, origin in rows(recipe, defaults)}
+        print(json.dumps({"digest": recipe.digest, "values": values}))
+    else:
+        for line in lines(recipe, defaults):
             print(line)
-        elif line:
-            key = f"{table}.{line.partition(' = ')[0]}"
-            print(f"{line:<56} # {recipe.origin(key)}")
-        else:
-            print()
     return 0
 
 
-def _class(leaf: object) -> type:
-    from pretrain.base.extension import leaf as find
-    from pretrain.recipe.schema import Leaf
+def bind_all(recipe: "Recipe") -> dict[str, dict[str, Any]]:
+    """By table, the options of leaves that stand at their defaults. Raises RecipeError with all mistakes."""
+    from pretrain.base.errors import UserError
+    from pretrain.recipe.recipe import leaves
+    from pretrain.recipe.schema import RecipeError
 
-    assert isinstance(leaf, Leaf)
-    return find(leaf.kind, leaf.use)
+    defaults, problems = dict[str, dict[str, Any]](), list[UserError]()
+    for leaf in leaves(recipe):
+        needs = {f.name for f in options(leaf) if f.default is dataclasses.MISSING}
+        filled = {"vocab_size": recipe.tokenizer.vocab_size} if "vocab_size" in needs - leaf.options.keys() else {}
+        try:
+            bound = leaf.bind(**filled)
+        except RecipeError as error:
+            problems += error.problems
+            continue
+        unsaid = [f.name for f in options(leaf) if f.name not in {*leaf.options, *filled}]
+        defaults.setdefault(leaf.key, {}).update((name, getattr(bound, name)) for name in unsaid)
+    if problems:
+        raise RecipeError(problems)
+    return defaults
+
+
+def options(leaf: "Leaf") -> list[dataclasses.Field[Any]]:
+    """What can be said of a leaf."""
+    from pretrain.base.extension import leaf as find
+
+    return [f for f in dataclasses.fields(find(leaf.kind, leaf.use)) if f.init]
+
+
+def lines(recipe: "Recipe", defaults: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The recipe as TOML that reads back the same, each value with its origin in a comment."""
+    before = None
+    for key, value, origin in rows(recipe, defaults):
+        table, _, name = key.rpartition(".")
+        if table != before:
+            yield from ([] if before is None else [""])
+            array, _, number = table.rpartition(".")
+            yield f"[[{array}]]" if number.isdigit() else f"[{table}]"
+            before = table
+        if value is None:
+            yield f"# {name} is not said"
+        else:
+            yield f"{f'{name} = {json.dumps(value, ensure_ascii=False)}':<{ORIGIN_COLUMN}} # {origin}"
+
+
+def rows(recipe: "Recipe", defaults: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, value, origin) of everything, tables after the plain values of the table that holds them."""
+    from pretrain.recipe.recipe import tree
+
+    def walk(table: dict[str, Any], path: str) -> Iterator[tuple[str, Any, str]]:
+        inner = list[tuple[str, dict[str, Any]]]()
+        for name, value in table.items():
+            key = f"{path}.{name}" if path else name
+            if isinstance(value, dict):
+                inner.append((key, value))
+            elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+                inner += [(f"{key}.{i}", one) for i, one in enumerate(value)]
+            else:
+                yield key, value, str(recipe.origin(key))
+        yield from ((f"{path}.{name}", value, LEAF) for name, value in defaults.get(path, {}).items())
+        for key, one in inner:
+            yield from walk(one, key)
+
+    yield from walk(tree(recipe), "")

@@ -77,7 +77,8 @@ def extras() -> dict[str, list[str]]:
 
 def troubles(facts: dict[str, Any]) -> list[str]:
     """What would go wrong with these facts, a plain sentence each."""
-    compiler, ratio = facts["compiler"], facts["matmul_bf16_flops_per_second"] / facts["matmul_fp32_flops_per_second"]
+    compiler, cores, threads, busy = (facts[name] for name in ("compiler", "cores", "threads", "busy_cores"))
+    ratio = facts["matmul_bf16_flops_per_second"] / facts["matmul_fp32_flops_per_second"]
     sentences = [
         (not facts["accelerators"], "No accelerator: models beyond about 20M parameters will take days."),
         (
@@ -91,18 +92,12 @@ def troubles(facts: dict[str, Any]) -> list[str]:
         (not facts["can_compile"], f"{compiler[0].upper()}{compiler[1:]}."),
         (facts["memory_bytes"] < 4 * GIB, "Less than 4 GiB of memory: even the quickstart may not fit."),
         (facts["disk_free_bytes"] < 5 * GIB, "Less than 5 GiB free on this disk: checkpoints may not fit."),
+        (threads > cores, f"{threads} threads on {cores} cores wait for each other: say run.threads={cores}."),
         (
-            facts["threads"] > facts["cores"],
-            f"{facts['threads']} threads on {facts['cores']} cores wait for each other: say run.threads={facts['cores']}.",
+            threads < cores and not facts["accelerators"],
+            f"Only {threads} of {cores} cores would work: unset OMP_NUM_THREADS, or say run.threads={cores}.",
         ),
-        (
-            facts["threads"] < facts["cores"] and not facts["accelerators"],
-            f"Only {facts['threads']} of {facts['cores']} cores would work: unset OMP_NUM_THREADS, or say run.threads.",
-        ),
-        (
-            facts["busy_cores"] > facts["cores"] / 2,
-            f"Other work keeps about {facts['busy_cores']:.1f} of {facts['cores']} cores busy: what is measured is too low.",
-        ),
+        (busy > cores / 2, f"Other work keeps {busy:.1f} of {cores} cores busy: what is measured here is too low."),
     ]
     return [sentence for true, sentence in sentences if true]
 

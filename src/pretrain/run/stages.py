@@ -47,20 +47,19 @@ class Context:
 
     def stored(self, name: str, key: Key, make: Callable[[Path], None], *, wanted: bool) -> Path:
         """An output of the store, made where it is missing and wanted. Raises Missing where it is not to be made."""
-        stage = name.partition("/")[0]
-        folder = self.store.find(stage, key)
+        folder = self.store.find(name, key)
         if folder is not None:
             if wanted:
                 self.report(Stage(name, "reused", "nothing that it is made of changed", str(folder)))
             return folder
-        why, start = self.store.why(stage, key), time.monotonic()
+        why, start = self.store.why(name, key), time.monotonic()
         if self.dry or not wanted:
             self.report(Stage(name, "skipped", why))
             raise Missing(name)
         self.report(Stage(name, "started", why))
-        with self.store.make(stage, key) as partial:
+        with self.store.make(name, key) as partial:
             make(partial)
-        folder = self.store.folder(stage, key)
+        folder = self.store.folder(name, key)
         self.report(Stage(name, "finished", why, str(folder), time.monotonic() - start))
         return folder
 

@@ -21,13 +21,13 @@ class Store:
 
     root: Path
 
-    def folder(self, stage: str, key: Key) -> Path:
-        """Where the output of a stage with this key lies, made or not."""
-        return self.root / f"{stage}-{digest_of(key)[:DIGITS]}"
+    def folder(self, name: str, key: Key) -> Path:
+        """Where an output with this key lies, made or not; `name` is a stage's, or "tokens/web" for a source's part."""
+        return self.root / f"{name.partition('/')[0]}-{digest_of(key)[:DIGITS]}"
 
-    def find(self, stage: str, key: Key) -> Path | None:
+    def find(self, name: str, key: Key) -> Path | None:
         """The output, if it is there and every file has its size; digests are read where the content is used."""
-        folder = self.folder(stage, key)
+        folder = self.folder(name, key)
         try:
             verify(folder, content=False)
         except DamagedError:
@@ -35,20 +35,19 @@ class Store:
         return folder
 
     @contextmanager
-    def make(self, stage: str, key: Key) -> Iterator[Path]:
-        """A partial folder to fill, which becomes the stage's output when the block ends well."""
-        with new_folder(self.folder(stage, key)) as partial:
+    def make(self, name: str, key: Key) -> Iterator[Path]:
+        """A partial folder to fill, which becomes the output when the block ends well."""
+        with new_folder(self.folder(name, key)) as partial:
             yield partial
-            write(partial / KEY, json.dumps(key, indent=1, sort_keys=True, ensure_ascii=False))
+            write(partial / KEY, json.dumps({"name": name, "key": key}, indent=1, sort_keys=True, ensure_ascii=False))
 
-    def why(self, stage: str, key: Key) -> str:
-        """Why an output is not there: what differs from the most alike one that is."""
-        if self.folder(stage, key).exists():
+    def why(self, name: str, key: Key) -> str:
+        """Why an output is not there: what differs from the most alike one of its name."""
+        if self.folder(name, key).exists():
             return "its folder is damaged"
-        others = [json.loads(path.read_text()) for path in sorted(self.root.glob(f"{stage}-*/{KEY}"))]
-        if not others:
-            return "nothing is there yet"
-        return min((difference(other, key) for other in others), key=len)
+        made = [json.loads(path.read_text()) for path in sorted(self.root.glob(f"{name.partition('/')[0]}-*/{KEY}"))]
+        others = [difference(one["key"], key) for one in made if one["name"] == name]
+        return min(others, key=len, default="nothing is there yet")
 
 
 def difference(old: Key, new: Key) -> str:
