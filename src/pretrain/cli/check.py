@@ -44,10 +44,10 @@ def bind_all(recipe: "Recipe") -> dict[str, dict[str, Any]]:
 
     defaults, problems = dict[str, dict[str, Any]](), list[UserError]()
     for leaf in leaves(recipe):
-        needs = {f.name for f in dataclasses.fields(_class(leaf)) if f.default is dataclasses.MISSING}
+        needs = {f.name for f in options(leaf) if f.default is dataclasses.MISSING}
         filled = {"vocab_size": recipe.tokenizer.vocab_size} if "vocab_size" in needs - leaf.options.keys() else {}
         try:
-            leaf.bind(**filled)
+            bound = leaf.bind(**filled)
         except RecipeError as error:
             problems += error.problems
             continue
