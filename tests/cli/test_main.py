@@ -142,6 +142,25 @@ def test_doctor_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path, mon
     assert re.search(r"matmul fp32 +[\d.]+ [MGTP]FLOP/s", shown) and "disk write" in shown
 
 
+def test_run_json_is_one_object_on_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("so it goes " * 500)
+    (tmp_path / "a.toml").write_text(
+        'extends = "quickstart"\nrun.name = "a"\n[[corpus.sources]]\nname = "a"\nread = "text"\npaths = ["text/*"]\n'
+    )
+    limits = {"--dry": ["skipped"], "--json": ["finished", "finished"]}
+    for more, states in limits.items():
+        assert main(["run", "a.toml", "--to", "corpus", "--json", *{more} - {"--json"}]) == 0
+        caught = capsys.readouterr()
+        done = json.loads(caught.out)
+        assert done["run"] == str(tmp_path / "runs" / "a") and done["scores"] == []
+        assert [one["state"] for one in done["stages"]] == states, done
+        assert "documents/a: " in caught.err
+
+
 def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m pretrain check quickstart | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

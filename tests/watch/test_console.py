@@ -1,20 +1,35 @@
 """Closed form: what a person sees is drawn from events alone, and a model's text cannot touch the terminal."""
 
 import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+from rich.cells import cell_len
+from rich.console import Console as Rich
+
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Event, Plan, Released, Sample, Score, Stage, Step
+from pretrain.events.kinds import Event, Notice, Plan, Progress, Released, Resumed, Sample, Score, Stage, Started, Step
 from pretrain.events.log import Log
-from pretrain.watch.console import Console, printable, spark, summary
+from pretrain.events.read import follow
+from pretrain.watch.console import Console, View, printable, quoted, spark, summary
+
+MUTANTS = [
+    ("src/pretrain/watch/console.py", "if one[0] <= step", "if True"),
+    ("src/pretrain/watch/console.py", "sorted(means)[int(len(means) * 0.9)]", "max(means)"),
+    ("src/pretrain/watch/console.py", "event.time - self._told >= LINE_SECONDS", "True"),
+    ("src/pretrain/watch/console.py", "printable(sample.prompt + sample.text)", "(sample.prompt + sample.text)"),
+    ("src/pretrain/watch/console.py", "min(SAMPLE_LINES, height - 13)", "SAMPLE_LINES"),
+]
 
 
-def step(number: int) -> Step:
-    return Step(number, number * 4, 4, 64, 9.0 / number, 1.0, 0.1, 2.0, 128.0, 1e9, 0.25, 1000)
+def step(number: int, time: float = 0.0) -> Step:
+    return Step(number, number * 4, 4, 64, 9.0 / number, 1.0, 0.1, 2.0, 128.0, 1e9, 0.25, 1000, time=time)
 
 
-def shown(events: list[Event], stream: io.StringIO) -> str:
-    with Console(stream) as console:
+def shown(events: Sequence[Event], stream: io.StringIO, live: bool = False) -> str:
+    with Console(stream, live=live) as console:
         for event in events:
             console(event)
     return stream.getvalue()
@@ -41,20 +56,80 @@ def test_plain_lines_in_a_pipe() -> None:
     assert "\x1b" not in text and "\x07" not in text and "[bold]" in text
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+def test_a_line_of_steps_every_five_seconds_of_their_own_time_and_the_last() -> None:
+    steps = [step(n, 1000.0 + n) for n in range(1, 51)]
+    text = shown([Plan(50, 12800, 2_000_000, 2.0, "train.steps"), *steps], io.StringIO())
+    assert [int(n) for n in re.findall(r"^step (\d+) of", text, re.M)] == [*range(1, 51, 5), 50]
 
 
-def test_a_live_panel_on_a_terminal() -> None:
-    text = shown(EVENTS, Terminal())
-    assert "training: step 1 of 50" in text and "nats a token" in text
-    assert "step 2 of 50: loss 4.500" in text, "the last step stays when the panel is gone"
-    assert "\x1b[31m" not in text and "\x07" not in text
+def drawn(events: Sequence[Event], width: int = 80, height: int = 40) -> list[str]:
+    """The lines of the live part after some events."""
+    view, screen = View(), Rich(file=io.StringIO(), width=width, height=height)
+    for event in events:
+        view.take(event)
+    with screen.capture() as capture:
+        screen.print(view)
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_the_panel_says_what_there_is_and_fits(width: int) -> None:
+    lines = drawn([Started("mine", "d", "c", "0"), *EVENTS], width)
+    text = "\n".join(lines)
+    assert all(cell_len(line) == min(width, 120) for line in lines), text
+    assert "mine" in lines[0] and "1 min 36 s left" in lines[-1] and "▌ def f():" in text and "4.5" in text
+    assert "\x1b" not in text and "\x07" not in text
+    if width >= 80:
+        assert "step 2 of 50" in text and "25% of the measured peak" in text and "2.500 bits/byte" in text
+        assert "return '\ufffd[31m[bold]'\ufffd" in text
+
+
+@pytest.mark.parametrize("height", [10, 14, 18, 24])
+def test_a_long_sample_gives_way_to_a_low_terminal(height: int) -> None:
+    assert len(drawn([*EVENTS[:-2], Sample(2, "", "x\n" * 99)], height=height)) <= max(height, 10)
+
+
+def test_other_stages_show_how_far_they_have_come() -> None:
+    (line,) = drawn([Stage("corpus", "started", "a file changed"), Progress("corpus", 1500, 4000, "files")])
+    assert "corpus  a file changed  1.50k of 4.00k files" in line
+    assert drawn([Stage("corpus", "started", ""), Stage("corpus", "finished", "")]) == []
+
+
+def test_losses_of_steps_that_are_taken_again_are_drawn_once() -> None:
+    first, again = [step(n) for n in range(1, 31)], [step(n) for n in range(11, 31)]
+    assert drawn([*first, Resumed(10, 40, "x"), *again]) == drawn(first)
+
+
+def test_what_stays_on_a_terminal_and_what_a_name_may_not_do() -> None:
+    events = [
+        *EVENTS,
+        Notice("warning", "[red]\x1b[2J\u202e"),
+        Stage("train", "finished", ""),
+        Score(2, "b", 1.0, "u", "s"),
+    ]
+    text = shown(events, io.StringIO(), live=True)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    assert "✔ tokenizer: done in 1.5 s" in plain and "∙ step 2 of 50: loss 4.500" in plain
+    assert "! warning: [red]\ufffd[2J\ufffd" in plain and "∙ score: b, s: 1.000 u" in plain
+    assert "\x1b[31m[bold]" not in text and "\x1b[2J" not in text and "\x07" not in text and "\u202e" not in text
+    assert text.endswith("\x1b[?25h") or text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is back"
+
+
+def test_the_log_file_alone_draws_the_same(tmp_path: Path) -> None:
+    run, live = RunDirectory(tmp_path), io.StringIO()
+    with Console(live, live=False) as console, Log(run) as log:
+        log.subscribe(console)
+        for event in EVENTS:
+            log.write(event)
+    assert shown(list(follow(run, lambda: False)), io.StringIO()) == live.getvalue() != ""
 
 
 def test_sparks_and_printable() -> None:
     assert spark([4.0, 3.0, 2.0, 1.0], 4) == "█▆▃▁" and spark([1.0], 4) == "" and len(spark([1.0] * 999, 40)) == 40
+    clipped = spark([100.0, *[2.0] * 10, *[1.0] * 9], 20)
+    assert clipped == "█" * 11 + "▁" * 9, "one wild value does not hide the rest"
+    assert spark([1.0, float("nan"), 2.0], 9) == "▁█" and spark([1.0, 2.0], 0) == ""
+    assert quoted(Sample(1, "\n", "a\n\n \n\n\tb\n"), 9) == ["a", "", "    b"]
     assert printable("a\tb\nc\x1b\x00é") == "a\tb\nc\ufffd\ufffdé"
 
 

@@ -6,6 +6,7 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain quickstart`."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.seconds=60")
+    parser.add_argument("--json", action="store_true", help="progress on standard error, then one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -13,4 +14,4 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.cli.run import run as run_recipe
 
     limits = {"only": None, "first": None, "last": None, "dry": False}
-    return run_recipe(argparse.Namespace(recipe="quickstart", overrides=arguments.overrides, **limits))
+    return run_recipe(argparse.Namespace(recipe="quickstart", **vars(arguments), **limits))

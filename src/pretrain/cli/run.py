@@ -1,7 +1,8 @@
 """Runs every stage of a recipe whose inputs changed, and says which were reused and why the others ran."""
 
 import argparse
-from pathlib import Path
+import json
+import sys
 
 from pretrain.run.stages import STAGES
 
@@ -15,19 +16,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="first", metavar="STAGE", help="the first stage to run; those before are used as they are"
     )
     parser.add_argument("--to", dest="last", metavar="STAGE", help="the last stage to run")
+    parser.add_argument("--json", action="store_true", help="progress on standard error, then one JSON object")
     parser.add_argument("--dry", action="store_true", help="only say what would run, and why")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Executes and closes with a summary."""
+    from pretrain.events.directory import RunDirectory
+    from pretrain.events.kinds import Event, Score, Stage
+    from pretrain.events.read import all_of
     from pretrain.recipe.read import load
     from pretrain.run.stages import execute
     from pretrain.watch.console import Console, summary
 
     recipe = load(arguments.recipe, arguments.overrides)
     limits = {"only": arguments.only, "first": arguments.first, "last": arguments.last}
-    with Console() as console:
-        directory = execute(recipe, dry=arguments.dry, subscribers=[console], **limits)
-    if not arguments.dry:
-        print(summary(Path(directory)))
+    stream, stages = sys.stderr if arguments.json else sys.stdout, list[dict[str, str]]()
+
+    def note(event: Event) -> None:
+        if isinstance(event, Stage) and event.state != "started":
+            stages.append({"name": event.name, "state": event.state, "why": event.why})
+
+    with Console(stream, live=stream.isatty()) as console:
+        directory = execute(recipe, dry=arguments.dry, subscribers=[console, note], **limits)
+    if arguments.json:
+        scores = [
+            {"step": one.step, "name": one.name, "value": one.value, "unit": one.unit, "split": one.split}
+            for one in all_of(RunDirectory(directory), Score)
+        ]
+        print(json.dumps({"run": str(directory), "stages": stages, "scores": scores}))
+    elif not arguments.dry:
+        print(summary(directory))
     return 0

@@ -1,151 +1,260 @@
 """The run on a console, drawn from its events alone: a live panel on a terminal, plain lines in a pipe."""
 
+import math
+import re
 import shlex
-import sys
+import statistics
 import time
 from collections import deque
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from rich.box import ROUNDED
 from rich.console import Console as Rich
-from rich.console import Group
+from rich.console import ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pretrain.base.units import show_count, show_flops, show_seconds
+from pretrain.base.units import show_bytes, show_count, show_flops, show_seconds
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import (
     Event,
+    Fault,
     Machine,
     Notice,
     Plan,
+    Progress,
     Released,
     Resumed,
     Sample,
     Saved,
     Score,
     Stage,
+    Started,
     Step,
 )
 from pretrain.events.read import all_of, last
 
 LINE_SECONDS = 5.0  # between lines of steps in a pipe
+RECENT_STEPS = 20  # whose median says how long the rest will take
+SAMPLE_LINES = 12
 BARS = "▁▂▃▄▅▆▇█"
+MARKS = {"finished": ("✔", "green"), "reused": ("↻", "blue"), "skipped": ("○", "yellow"), "started": ("▸", "cyan")}
 
 
 def printable(text: str) -> str:
-    """A model's text without what would move a terminal's cursor or colours."""
+    """A model's text without what would move a terminal's cursor or colours, or turn the direction of writing."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class Console:
-    """A subscriber of a log. A context, since the live panel must be closed."""
+    """A subscriber of a log. A context, since a live panel must be closed."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._rich = Rich(file=stream or sys.stdout, highlight=False)
+    def __init__(self, stream: TextIO, live: bool) -> None:
+        self._rich = Rich(file=stream, force_terminal=live, highlight=False)
+        self._view = View()
         self._live: Live | None = None
-        self._plan: Plan | None = None
-        self._step: Step | None = None
-        self._losses: deque[float] = deque(maxlen=2000)
-        self._sample: Sample | None = None
-        self._score: Score | None = None
-        self._drawn = 0.0
+        if live:
+            self._live = Live(self._view, console=self._rich, refresh_per_second=4, transient=True)
+        self._told = -math.inf  # the time of the last line about steps
 
     def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        if self._live is not None:
+            self._keep_last_step()
+            self._live.stop()
 
     def __call__(self, event: Event) -> None:
         """Shows an event."""
-        if isinstance(event, Step):
-            self._on_step(event)
-        elif isinstance(event, Sample):
-            self._on_sample(event)
-        elif isinstance(event, Score) and self._step is not None and self._live is not None:
-            self._score = event
-        elif isinstance(event, Plan):
-            self._plan = event
-            self._say(line(event))
-        else:
-            if isinstance(event, Stage) and event.state != "started":
-                self._close()
-            text = line(event)
-            if text and not (isinstance(event, Saved) and self._live):
-                self._say(text)
-
-    def _on_step(self, step: Step) -> None:
-        self._step = step
-        self._losses.append(step.loss)
-        now = time.monotonic()
-        if self._rich.is_terminal:
-            if self._live is None:
-                self._live = Live(console=self._rich, auto_refresh=False, transient=True)
-                self._live.start()
-            if now - self._drawn > 0.2:
-                self._live.update(self._panel(), refresh=True)
-                self._drawn = now
-        elif now - self._drawn > LINE_SECONDS:
-            self._say(step_line(step, self._plan))
-            self._drawn = now
-
-    def _on_sample(self, sample: Sample) -> None:
-        self._sample = sample
         if self._live is None:
-            self._say(f"step {sample.step} writes:")
-            for one in printable(sample.prompt + sample.text).splitlines()[:12]:
-                self._say(f"  | {one}")
+            self._tell(event)
+            self._view.take(event)
+        else:
+            if isinstance(event, Stage) and event.state == "finished":
+                self._keep_last_step()
+            self._view.take(event)
+            quiet = isinstance(event, (Saved, Step)) or (isinstance(event, Score) and self._view.step is not None)
+            if not quiet and not (isinstance(event, Stage) and event.state == "started") and (text := line(event)):
+                self._rich.print(Text.assemble(mark(event), " ", printable(text)))
 
-    def _panel(self) -> Panel:
-        assert self._step is not None
-        step, total = self._step, self._plan.steps if self._plan else None
-        head = Table.grid(padding=(0, 2))
-        head.add_row("loss", f"{step.loss:.3f} nats a token", spark(list(self._losses), 40))
-        head.add_row(
-            "speed", f"{show_count(step.tokens_per_second)} tokens/s", f"{step.flops_fraction:.0%} of the measured peak"
-        )
-        head.add_row("gradient", f"norm {step.gradient_norm:.2f}", f"learning rate {step.learning_rate:.4f}")
-        if self._score:
-            head.add_row("held out", f"{self._score.value:.3f} bits per byte", f"after step {self._score.step}")
-        parts: list = [head]
-        if total:
-            parts.append(ProgressBar(total=total, completed=step.step))
-        if self._sample:
-            text = printable(self._sample.prompt + self._sample.text)
-            parts.append(Text(f"\nafter step {self._sample.step} it writes:", style="dim"))
-            parts.append(Text("\n".join(text.splitlines()[:14]), style="cyan", no_wrap=True, overflow="ellipsis"))
-        left = f", {show_seconds((total - step.step) * step.step_seconds)} left" if total else ""
-        return Panel(Group(*parts), title=f"training: step {step.step} of {total or '?'}{left}", title_align="left")
+    def _tell(self, event: Event) -> None:
+        """A plain line; of steps one every few seconds, the first and the last ones too."""
+        if isinstance(event, Step):
+            plan = self._view.plan
+            if event.time - self._told >= LINE_SECONDS or (plan and event.step == plan.steps):
+                self._told = event.time
+                self._print(step_line(event, plan))
+        elif isinstance(event, Sample):
+            self._print(f"step {event.step} writes:")
+            for one in quoted(event, SAMPLE_LINES):
+                self._print(f"  | {one}".rstrip())
+        elif text := line(event):
+            self._print(text)
 
-    def _say(self, text: str) -> None:
-        self._rich.print(Text(text), soft_wrap=True)
+    def _keep_last_step(self) -> None:
+        """Where training stood, and what it wrote, stays on the screen when its panel goes."""
+        if self._view.step is not None:
+            self._rich.print(Text.assemble(("∙", "cyan"), " ", step_line(self._view.step, self._view.plan)))
+            if self._view.sample is not None:
+                for one in block(self._view.sample, SAMPLE_LINES):
+                    self._rich.print(one)
 
-    def _close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-            if self._step is not None:
-                self._say(step_line(self._step, self._plan))
+    def _print(self, text: str) -> None:
+        self._rich.print(Text(printable(text)), soft_wrap=True)
+        self._rich.file.flush()
+
+
+class View:
+    """The live part: what is being worked on, drawn anew several times a second from the events so far."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.stage: Stage | None = None
+        self.progress: Progress | None = None
+        self.plan: Plan | None = None
+        self.step: Step | None = None
+        self.sample: Sample | None = None
+        self.scores: list[Score] = []
+        self._losses: deque[tuple[int, float]] = deque(maxlen=4000)
+        self._seconds: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._spinner = Spinner("dots", style="cyan")
+
+    def take(self, event: Event) -> None:
+        """Notes what an event changes."""
+        match event:
+            case Started(run=name):
+                self.name = name
+            case Stage(state=state):
+                self.stage, self.progress = (event if state == "started" else None), None
+                self.step = None
+            case Progress():
+                self.progress = event
+            case Plan():
+                self.plan = event
+            case Resumed(step=step):
+                self._losses = deque((one for one in self._losses if one[0] <= step), maxlen=self._losses.maxlen)
+            case Step():
+                self.step = event
+                self._losses.append((event.step, event.loss))
+                self._seconds.append(event.step_seconds)
+            case Sample():
+                self.sample = event
+            case Score() if self.step is not None:
+                self.scores.append(event)
+
+    def __rich_console__(self, console: Rich, options: ConsoleOptions) -> RenderResult:
+        if self.step is not None:
+            yield self._training(self.step, options.max_width, options.size.height)
+        elif self.stage is not None:
+            self._spinner.update(text=self._working(self.stage))
+            yield self._spinner
+
+    def _working(self, stage: Stage) -> Text:
+        text = Text.assemble((stage.name, "bold"), (f"  {printable(stage.why)}", "dim"))
+        if self.progress is not None:
+            of = f" of {show_count(self.progress.total)}" if self.progress.total else ""
+            text.append(f"  {show_count(self.progress.done)}{of} {self.progress.unit}")
+        if stage.time:
+            text.append(f"  {show_seconds(max(time.time() - stage.time, 0))}", "dim")
+        return text
+
+    def _training(self, step: Step, width: int, height: int) -> Panel:
+        total = self.plan.steps if self.plan else 0
+        title = Text.assemble((printable(self.name) or "train", "bold"))
+        left = Text(f"{show_seconds((total - step.step) * self._step_seconds())} left") if total > step.step else None
+        parts: list[RenderableType] = [self._bar(step, total), "", self._numbers(step, width)]
+        room = min(SAMPLE_LINES, height - 13)
+        if self.sample is not None and room > 0:
+            parts += ["", *block(self.sample, room)]
+        return Panel(
+            Padding(Group(*parts), (0, 1)), box=ROUNDED, border_style="cyan", width=min(width, 120),
+            title=title, title_align="left", subtitle=left, subtitle_align="right",
+        )  # fmt: skip
+
+    def _bar(self, step: Step, total: int) -> Table:
+        row = Table.grid(expand=True, padding=(0, 1, 0, 0))
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        of = f" of {total:,}  {step.step / total:4.0%}" if total else ""
+        bar = ProgressBar(total or None, step.step, complete_style="cyan", finished_style="green")
+        row.add_row(bar, Text.assemble(("step ", "dim"), (f"{step.step:,}", "bold"), of))
+        return row
+
+    def _numbers(self, step: Step, width: int) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        bars = Text(spark([loss for _, loss in list(self._losses)], min(width, 120) - 36), style="cyan")
+        table.add_row("loss", Text.assemble((f"{step.loss:.3f}", "bold"), " nats/token"), bars)
+        if self.scores:
+            first, now = self.scores[0], self.scores[-1]
+            unit = "bits/byte" if now.name == "bits per byte" else now.unit
+            since = f", from {first.value:.3f}" if first is not now else ""
+            told = Text(f"held out, after step {now.step:,}{since}", style="dim")
+            table.add_row("score", Text.assemble((f"{now.value:.3f}", "bold"), f" {unit}"), told)
+        share = f"{step.flops_fraction:.0%} of the measured peak, {show_count(step.tokens)} tokens so far"
+        table.add_row("speed", f"{show_count(step.tokens_per_second)} tokens/s", Text(share, style="dim"))
+        rate = f"learning rate {step.learning_rate:.2g}, memory {show_bytes(step.memory_bytes)}"
+        table.add_row("gradient", f"norm {step.gradient_norm:.2f}", Text(rate, style="dim"))
+        return table
+
+    def _step_seconds(self) -> float:
+        return statistics.median(self._seconds)
+
+
+def quoted(sample: Sample, lines: int) -> list[str]:
+    """The first lines of a prompt and what was written after it, harmless to a terminal, empty ones at most in ones."""
+    whole = printable(sample.prompt + sample.text).expandtabs(4).strip("\n")
+    return re.sub(r"\n(\s*\n)+", "\n\n", whole).splitlines()[:lines]
+
+
+def block(sample: Sample, lines: int) -> list[Text]:
+    """A sample as a quoted block."""
+    head = Text(f"after step {sample.step:,} it writes", style="dim")
+    return [
+        head,
+        *(Text.assemble(("▌ ", "cyan"), one, no_wrap=True, overflow="ellipsis") for one in quoted(sample, lines)),
+    ]
+
+
+def mark(event: Event) -> tuple[str, str]:
+    """A glyph and its style, before an event's line on a terminal."""
+    if isinstance(event, Stage):
+        return MARKS[event.state]
+    if isinstance(event, Fault):
+        return "✘", "bold red"
+    if isinstance(event, Released):
+        return "★", "yellow"
+    return ("!", "yellow") if isinstance(event, Notice) and event.level == "warning" else ("∙", "cyan")
 
 
 def spark(values: list[float], width: int) -> str:
-    """A line of bars: means over equal stretches, the first and wildest ones clipped to the rest."""
-    if len(values) < 2:
+    """A line of bars: means over equal stretches; the highest tenth is clipped, or the first steps would hide the rest.
+
+    What is no number is left out.
+    """
+    values = [value for value in values if math.isfinite(value)]
+    if len(values) < 2 or width < 1:
         return ""
-    size = max(len(values) / width, 1)
-    means = []
-    for i in range(min(width, len(values))):
-        part = values[int(i * size) : max(int((i + 1) * size), int(i * size) + 1)]
-        means.append(sum(part) / len(part))
-    low, high = min(means), max(means)
-    return "".join(BARS[min(int((value - low) / ((high - low) or 1) * 8), 7)] for value in means)
+    count = min(width, len(values))
+    cuts = [round(i * len(values) / count) for i in range(count + 1)]
+    means = [statistics.fmean(values[start:stop]) for start, stop in pairwise(cuts)]
+    low, high = min(means), sorted(means)[int(len(means) * 0.9)]
+    return "".join(BARS[max(min(int((value - low) / ((high - low) or 1) * 8), 7), 0)] for value in means)
 
 
 def step_line(step: Step, plan: Plan | None) -> str:
@@ -181,6 +290,8 @@ def line(event: Event) -> str:
             return f"saved: step {step} in {show_seconds(seconds)}"
         case Score(name=name, value=value, unit=unit, split=split):
             return f"score: {name}, {split}: {value:.3f} {unit}"
+        case Fault(text=text):
+            return f"stopped: {text}"
         case Notice(level=level, text=text):
             return f"{'warning: ' if level == 'warning' else ''}{text}"
         case Released(folder=folder, logit_difference=difference):
