@@ -76,7 +76,7 @@ def drawn(events: Sequence[Event], width: int = 80, height: int = 40) -> list[st
 def test_the_panel_says_what_there_is_and_fits(width: int) -> None:
     lines = drawn([Started("mine", "d", "c", "0"), *EVENTS], width)
     text = "\n".join(lines)
-    assert all(cell_len(line) == min(width, 120) for line in lines), text
+    assert all(cell_len(line) == min(width - 2, 120) for line in lines), text
     assert "mine" in lines[0] and "1 min 36 s left" in lines[-1] and "▌ def f():" in text and "4.5" in text
     assert "\x1b" not in text and "\x07" not in text
     if width >= 80:
@@ -98,6 +98,16 @@ def test_other_stages_show_how_far_they_have_come() -> None:
 def test_losses_of_steps_that_are_taken_again_are_drawn_once() -> None:
     first, again = [step(n) for n in range(1, 31)], [step(n) for n in range(11, 31)]
     assert drawn([*first, Resumed(10, 40, "x"), *again]) == drawn(first)
+
+
+def test_a_run_that_goes_on_knows_its_plan() -> None:
+    stream = io.StringIO()
+    with Console(stream, live=False) as console:
+        console.recall(EVENTS)
+        assert stream.getvalue() == ""
+        for event in [Started("mine", "d", "c", "0"), Resumed(1, 4, "x"), step(2, 1000.0)]:
+            console(event)
+    assert stream.getvalue().startswith("train: goes on from step 1\nstep 2 of 50: loss 4.500")
 
 
 def test_what_stays_on_a_terminal_and_what_a_name_may_not_do() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from pretrain.run.stages import STAGES
 
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Executes and closes with a summary."""
     from pretrain.events.directory import RunDirectory
     from pretrain.events.kinds import Event, Score, Stage
-    from pretrain.events.read import all_of
+    from pretrain.events.read import all_of, read
     from pretrain.recipe.read import load
     from pretrain.run.stages import execute
     from pretrain.watch.console import Console, summary
@@ -37,8 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
         if isinstance(event, Stage) and event.state != "started":
             stages.append({"name": event.name, "state": event.state, "why": event.why})
 
+    directory = Path("runs").absolute() / recipe.run.name
     with Console(stream, live=stream.isatty()) as console:
-        directory = execute(recipe, dry=arguments.dry, subscribers=[console, note], **limits)
+        console.recall(read(RunDirectory(directory)))
+        execute(recipe, directory, dry=arguments.dry, subscribers=[console, note], **limits)
     if arguments.json:
         scores = [
             {"step": one.step, "name": one.name, "value": one.value, "unit": one.unit, "split": one.split}

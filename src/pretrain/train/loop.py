@@ -52,7 +52,8 @@ def train(
             scale = factor(section.schedule, state.step, total)
             result = train_step(state, batch, steps, scale)
             state.step, state.position = state.step + 1, state.position + rows
-            ends = state.step == total or stop.is_set()
+            stopped = stop.is_set()  # asked once a step: a signal that comes below is the next step's
+            ends = state.step == total or stopped
             if ends or state.step % section.log_every == 0:
                 now = time.perf_counter()
                 _tell(state, section, data, result, scale, (now - clock) / max(state.step - since, 1), place)
@@ -61,7 +62,7 @@ def train(
                 _finite(result, state, saved)
                 _save(state, section, place)
                 saved = state.step
-            if stop.is_set():
+            if stopped:
                 raise KeyboardInterrupt
             due = [call for every, call in callbacks if every and state.step % every == 0]
             for call in due:

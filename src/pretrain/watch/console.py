@@ -6,6 +6,7 @@ import shlex
 import statistics
 import time
 from collections import deque
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ from pretrain.events.read import all_of, last
 LINE_SECONDS = 5.0  # between lines of steps in a pipe
 RECENT_STEPS = 20  # whose median says how long the rest will take
 SAMPLE_LINES = 12
+PANEL_COLUMNS = 120
 BARS = "▁▂▃▄▅▆▇█"
 MARKS = {"finished": ("✔", "green"), "reused": ("↻", "blue"), "skipped": ("○", "yellow"), "started": ("▸", "cyan")}
 
@@ -76,6 +78,12 @@ class Console:
         if self._live is not None:
             self._keep_last_step()
             self._live.stop()
+
+    def recall(self, events: Iterable[Event]) -> None:
+        """Takes over, without showing it, what happened before a run went on: its plan, losses, scores and sample."""
+        for event in events:
+            self._view.take(event)
+        self._view.stage = self._view.step = None
 
     def __call__(self, event: Event) -> None:
         """Shows an event."""
@@ -157,7 +165,8 @@ class View:
 
     def __rich_console__(self, console: Rich, options: ConsoleOptions) -> RenderResult:
         if self.step is not None:
-            yield self._training(self.step, options.max_width, options.size.height)
+            width = min(options.max_width - 2, PANEL_COLUMNS)  # the terminal's echo of ^C must not begin a line
+            yield self._training(self.step, width, options.size.height)
         elif self.stage is not None:
             self._spinner.update(text=self._working(self.stage))
             yield self._spinner
@@ -180,7 +189,7 @@ class View:
         if self.sample is not None and room > 0:
             parts += ["", *block(self.sample, room)]
         return Panel(
-            Padding(Group(*parts), (0, 1)), box=ROUNDED, border_style="cyan", width=min(width, 120),
+            Padding(Group(*parts), (0, 1)), box=ROUNDED, border_style="cyan", width=width,
             title=title, title_align="left", subtitle=left, subtitle_align="right",
         )  # fmt: skip
 
@@ -198,7 +207,7 @@ class View:
         table.add_column(style="dim", no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis")
-        bars = Text(spark([loss for _, loss in list(self._losses)], min(width, 120) - 36), style="cyan")
+        bars = Text(spark([loss for _, loss in list(self._losses)], width - 36), style="cyan")
         table.add_row("loss", Text.assemble((f"{step.loss:.3f}", "bold"), " nats/token"), bars)
         if self.scores:
             first, now = self.scores[0], self.scores[-1]
@@ -295,7 +304,8 @@ def line(event: Event) -> str:
         case Notice(level=level, text=text):
             return f"{'warning: ' if level == 'warning' else ''}{text}"
         case Released(folder=folder, logit_difference=difference):
-            return f"released: {folder} (logits equal to the checkpoint's within {difference:.0e})"
+            within = f" within {difference:.0e}" if difference else ""
+            return f"released: {folder} (logits equal to the checkpoint's{within})"
     return ""
 
 
