@@ -23,8 +23,9 @@ class Cache(Protocol):
 
 @dataclass(frozen=True)
 class Where:
-    """What every block needs to know of the positions: their rotations, who sees whom, what was seen before."""
+    """What every block needs to know of the positions: their tokens, rotations, who sees whom, what was seen before."""
 
+    tokens: Tensor
     cos: Tensor
     sin: Tensor
     mask: Mask
@@ -68,7 +69,7 @@ class Decoder(nn.Module):
             positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)[None]
         dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
         cos, sin = angles(positions, self.frequency, dtype)
-        where = Where(cos, sin, Causal() if documents is None else Documents(documents), cache)
+        where = Where(tokens, cos, sin, Causal() if documents is None else Documents(documents), cache)
         x = self.embed(tokens)
         aux = x.new_zeros(0, dtype=torch.float32)
         for block in self.blocks:

@@ -31,7 +31,6 @@ def groups(module: nn.Module, rows: Sequence[Weight]) -> dict[Group, dict[str, n
     out: dict[Group, dict[str, nn.Parameter]] = {"matrix": {}, "embedding": {}, "vector": {}}
     for weight in expand(rows):
         if weight.tied is None:
-            axes = weight.axes.split()
-            group: Group = "vector" if len(axes) < 2 else "embedding" if "vocab" in axes else "matrix"
+            group: Group = "embedding" if "vocab" in weight.axes else "matrix" if " " in weight.axes else "vector"
             out[group][weight.name] = module.get_parameter(weight.name)
     return out
