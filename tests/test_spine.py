@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 
 from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Event, Notice, Released, Score, Stage
+from pretrain.events.kinds import Changed, Event, Notice, Released, Score, Stage
 from pretrain.events.read import all_of, steps
+from pretrain.order.order import History, Order
 from pretrain.order.pack import Rows
 from pretrain.recipe.read import load
 from pretrain.run.open import open_model
@@ -146,7 +147,7 @@ def test_from_text_to_a_model_that_transformers_loads(recipe: Path) -> None:
     would = {event.name: event.why for event in dry if isinstance(event, Stage) and event.state == "skipped"}
     assert "files.text/0.txt" in would["documents/notes"] and "documents/lines" not in would
     with pytest.raises(UserError, match=r"begun with other settings.*run\.name=small-2 for a run of its own"):
-        run(recipe, "train.clip=0.5", last="train")
+        run(recipe, "run.seed=4", last="train")
 
 
 @pytest.mark.parametrize("moments", [(0.35, 0.6), (0.2, 0.45, 0.5)])
@@ -195,3 +196,58 @@ def test_training_lowers_the_loss_to_what_the_text_holds(recipe: Path) -> None:
     found, _ = run(recipe, "train.steps=60", last="train")
     losses = [one.loss for one in steps(found)]
     assert losses[-1] < 0.75 * losses[0] and all(np.isfinite(losses))
+
+
+def test_a_run_goes_on_with_more_steps_another_batch_and_another_mixture(recipe: Path) -> None:
+    """Shares hold from the change on, and each source goes on where it stood: no row twice in an epoch."""
+    found, _ = run(recipe, "train.steps=7", last="train")
+    (recipe.parent / "new.jsonl").write_text(json.dumps({"text": "a source that comes late, and is short"}))
+    late = recipe.read_text().replace("weight = 2\n", "weight = 1\n")
+    late += '[[corpus.sources]]\nname = "anew"\nread = "jsonl"\npaths = ["new.jsonl"]\nweight = 2\n'
+    recipe.write_text(late.replace("held_out = 0.2", "held_out = 0.0").replace("steps = 24", "steps = 12"))
+    with pytest.raises(UserError, match=r"begun with other settings; changed: tokens\.lines, tokens\.notes; expected"):
+        run(recipe, last="train")
+    recipe.write_text(late.replace("steps = 24", "steps = 12"))
+    _, events = run(recipe, "train.batch=2048", last="train")
+    (changed,) = [event for event in events if isinstance(event, Changed)]
+    assert changed.step == 7 and changed.position == 7 * 32 and "train.batch 1024 -> 2048" in changed.what
+    assert [(one.step, one.position, one.rows) for one in steps(found)][6:8] == [(7, 192, 32), (8, 224, 64)]
+    _, again = run(recipe, "train.batch=2048", last="train")
+    assert {event.state for event in again if isinstance(event, Stage)} == {"reused"}
+
+    folders = json.loads(found.stages.read_bytes())["folders"]
+    sizes = {
+        name: len(Rows(recipe.parent / "store" / folders[f"tokens/{name}"], 32)) for name in ("notes", "lines", "anew")
+    }
+    last = json.loads((sorted(found.checkpoints.glob("step-*"))[-1] / "state.json").read_bytes())
+    order = Order(3, sizes, History.from_json(last["history"]))
+    source, epoch, row = order.at(np.arange(last["position"]))
+    names = np.array(order.sources)[source]
+    before, after = names[: 7 * 32], names[7 * 32 :]
+    assert abs((before == "notes").sum() - 224 * 2 / 3) < 30 and "anew" not in before
+    assert abs((after == "anew").sum() - 320 * 2 / 4) < 60 and abs((after == "notes").sum() - 320 / 4) < 60
+    for name in sizes:
+        seen = list(zip(epoch[names == name], row[names == name], strict=True))
+        assert len(set(seen)) == len(seen) and seen == sorted(seen, key=lambda one: one[0])
+
+    gone = recipe.read_text().replace('name = "lines"', 'name = "others"')
+    recipe.write_text(gone)
+    _, events = run(recipe, "train.steps=14", "train.batch=2048", last="train")
+    (changed,) = [event for event in events if isinstance(event, Changed)]
+    assert "sources.lines" in changed.what and "sources.others" in changed.what
+    with pytest.raises(UserError, match="stands at step 14 of 14: none is left"):
+        run(recipe, "train.steps=14", "train.clip=0.5", "train.batch=2048", last="train")
+    _, dry = run(recipe, "train.steps=20", "train.batch=2048", dry=True)
+    assert [event.why for event in dry if isinstance(event, Stage) and event.name == "train"] == [
+        "it goes on from its checkpoint; changed: train.steps 14 -> 20"
+    ]
+
+
+def test_a_longer_run_equals_one_that_was_planned_so_where_the_rate_is_constant(recipe: Path) -> None:
+    constant = 'train.schedule={use = "constant", warmup = 0.0}'
+    found, _ = run(recipe, "train.steps=9", constant, last="train")
+    run(recipe, constant, last="train")
+    other = recipe.parent / "planned" / "runs" / "small"
+    execute(load(str(recipe), [constant]), other, last="train")
+    (one, losses), (two, others) = result(found), result(RunDirectory(other))
+    assert losses == others and all(torch.equal(one[name], two[name]) for name in one)

@@ -134,6 +134,15 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class Changed(Event):
+    """The recipe of a run that goes on says something else from this position on."""
+
+    step: int
+    position: int
+    what: str
+
+
+@dataclass(frozen=True)
 class Notice(Event):
     """Something that a person should know, in one sentence."""
 

@@ -50,7 +50,7 @@ class Order:
 
     def __init__(self, seed: int, rows: Mapping[str, int], history: History) -> None:
         self.seed, self.rows, self.history = seed, dict(rows), history
-        self.sources = tuple(rows)
+        self.sources = tuple(sorted(rows))
         self._segments = [_Shares(seed, self.sources, segment) for segment in history.segments]
         self._starts = np.array([segment.position for segment in history.segments])
 

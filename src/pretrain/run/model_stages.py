@@ -19,7 +19,7 @@ from pretrain.corpus.cut import Cut
 from pretrain.evaluate import baselines
 from pretrain.evaluate.during import estimate, write_samples
 from pretrain.evaluate.perplexity import likelihood
-from pretrain.events.kinds import Machine, Notice, Plan, Resumed, Score, Stage
+from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
 from pretrain.events.read import steps as taken_steps
 from pretrain.model.count import training_flops_per_token
 from pretrain.model.folder import load_folder, make
@@ -32,6 +32,7 @@ from pretrain.recipe.read import override
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.release.card import Facts, card
 from pretrain.release.release import release
+from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.stages import Context
 from pretrain.run.store import difference
 from pretrain.shards.catalogue import Catalogue
@@ -53,7 +54,8 @@ class Work:
     def __init__(self, context: Context, cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
         self.context, self.cut, self.tokenizer, self.tokens = context, cut, tokenizer, tokens
         self.recipe, self.run, self.report = context.recipe, context.run, context.report
-        self.remembered: dict[str, Any] = json.loads(self.run.stages.read_bytes()) if self.run.stages.exists() else {}
+        self.remembered = context.remembered
+        self.known = self._known()
         leaf = self.recipe.model.family
         self.family: ModuleType = find(leaf.kind, leaf.use)
         self.config = leaf.bind(vocab_size=tokenizer.vocab_size)
@@ -81,6 +83,19 @@ class Work:
         }
         return json.loads(json.dumps(key))
 
+    def _known(self) -> dict[str, Path]:
+        """The shards of every source, those included that the run has left behind: its past is made of them."""
+        before = self.remembered.get("folders", {})
+        names = {path.removeprefix("tokens/") for path in before if path.startswith("tokens/")} - self.tokens.keys()
+        gone = {name: self.context.store.root / before[f"tokens/{name}"] for name in sorted(names)}
+        for name, path in gone.items():
+            if not path.exists():
+                what = f"tokens of the source {name!r}, which this run has learned from, are gone"
+                raise UserError(
+                    what, where=str(path), expected="the source in the recipe, as it was, or another run.name"
+                )
+        return {**self.tokens, **gone}
+
     def remember(self, **facts: object) -> None:
         """Adds to stages.json."""
         self.remembered |= facts
@@ -89,11 +104,15 @@ class Work:
     def data(self, history: History | None = None) -> Data:
         """The rows of all sources, in the order of the run."""
         row = self.recipe.tokens.row or self.recipe.train.sequence
-        rows = {name: Rows(path, row) for name, path in self.tokens.items()}
-        weights = {source.name: source.weight for source in self.recipe.corpus.sources}
-        first = History((Segment(0, weights, {}, self.recipe.digest),))
+        rows = {name: Rows(path, row) for name, path in self.known.items()}
+        first = History((Segment(0, self.weights, {}, self.recipe.digest),))
         order = Order(self.recipe.run.seed, {name: len(one) for name, one in rows.items()}, history or first)
         return Data(order, rows, self.recipe.train.sequence)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The mixture that the recipe asks for."""
+        return {source.name: source.weight for source in self.recipe.corpus.sources}
 
     def state(self, data: Data) -> State:
         """Fresh weights from the seed, or a published folder's; nothing learned yet."""
@@ -138,23 +157,25 @@ class Work:
 def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
     """Train, evaluate and release, each where its inputs changed."""
     work = Work(context, cut, tokenizer, tokens)
-    key = same_run(work, work.train_key(work.recipe))
-    done = is_trained(work)
+    key = work.train_key(work.recipe)
+    changed = same_run(work, key)
+    done = not changed and is_trained(work)
     if "train" in stages:
         if done:
             work.report(Stage("train", "reused", "its last checkpoint is there", str(work.run.checkpoints)))
         elif context.dry:
             started = "train" in work.remembered
-            work.report(
-                Stage("train", "skipped", "it goes on from its checkpoint" if started else "nothing is there yet")
-            )
+            goes_on = f"it goes on from its checkpoint{changed and f'; {changed}'}"
+            work.report(Stage("train", "skipped", goes_on if started else "nothing is there yet"))
         else:
-            train_stage(work, key)
+            train_stage(work, key, changed)
+            done = True
     if context.dry and not done:
         work.report(Notice("info", "what follows train would run as well"))
         return
-    if not is_trained(work):
+    if not done:
         raise UserError("train is not done yet", expected="`--to train` first, or no --from and --only")
+    key = work.remembered["train"]["key"]
     work.context.recipe = work.recipe = settled(work)
     model_key = {"train": key, "step": work.remembered["train"]["steps"]}
     state: State | None = None
@@ -187,20 +208,22 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
         work.report(Stage(name, "finished", why, str(work.run.path)))
 
 
-def same_run(work: Work, key: dict[str, Any]) -> dict[str, Any]:
-    """The key that the run was begun with: a run directory belongs to one intent, as said or as the run settled it.
+def same_run(work: Work, key: dict[str, Any]) -> str:
+    """What changed since the run was begun, in words, empty where nothing did.
 
-    Raises UserError with what changed and a name that is free.
+    Raises UserError where it is another run, with what makes it one and a name that is free.
     """
     before = work.remembered.get("train")
-    if before is None:
-        return key
-    if key in (before["key"], before["settled"]):
-        return before["key"]
+    if before is None or key in (before["key"], before["settled"]):
+        return ""
+    old = nearest_key((before["key"], before["settled"]), key)
+    others = [path for path in changed_paths(old, key) if not may_change(path, old, key)]
+    if not others:
+        return difference(old, key)
     name = next(
         n for i in range(2, 10_000) if not (work.run.path.parent / (n := f"{work.recipe.run.name}-{i}")).exists()
     )
-    what = f"this run was begun with other settings; {difference(before['key'], key)}"
+    what = f"this run was begun with other settings; {difference(old, key, others)}"
     raise UserError(what, where=str(work.run.path), expected=f"the same, or run.name={name} for a run of its own")
 
 
@@ -218,7 +241,7 @@ def is_trained(work: Work) -> bool:
     return found is not None and found.name == f"step-{work.remembered['train']['steps']:08d}"
 
 
-def train_stage(work: Work, key: dict[str, object]) -> None:
+def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     """From the newest whole checkpoint, or from the seed, to the last step."""
     data, section = work.data(), work.recipe.train
     state = work.state(data)
@@ -232,23 +255,24 @@ def train_stage(work: Work, key: dict[str, object]) -> None:
     able, why = machine.compiler_answer()
     if section.compile == "auto" and not able:
         work.report(Notice("info", f"training runs uncompiled: {why}"))
-    if "train" not in work.remembered:
-        work.report(Stage("train", "started", "nothing is there yet"))
-        begun = {"key": key, "steps": plan(work, data), "threads": threads}
+    before = work.remembered.get("train")
+    work.report(Stage("train", "started", "it goes on" if before else "nothing is there yet"))
+    if before and before["threads"] != threads:
+        text = f"{threads} threads instead of {before['threads']}: the last bits of what follows will differ"
+        work.report(Notice("warning", text))
+    resume(work, state)
+    if before is None or changed:
+        total = plan(work, data, state, key)
+        if changed:
+            work.report(Changed(state.step, state.position, changed))
+        begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads}
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
-    else:
-        work.report(Stage("train", "started", "it goes on"))
-        before = work.remembered["train"].get("threads")
-        if before not in (None, threads):
-            text = f"{threads} threads instead of {before}: the last bits of what follows will differ"
-            work.report(Notice("warning", text))
     recipe = settled(work)
     toml = recipe.to_toml()
     write(work.run.recipe, toml)
     origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
     write(work.run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
-    resume(work, state)
     flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
     place = Place(work.run.checkpoints, toml, work.report, flops, peak)
     texts = [document.text for document in work.cut.documents("held_out")]
@@ -259,30 +283,48 @@ def train_stage(work: Work, key: dict[str, object]) -> None:
     work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
 
 
-def plan(work: Work, data: Data) -> int:
-    """How many steps: as said, or what fits into the budget of seconds, measured."""
-    section, count = work.recipe.train, parameters(work.rows, work.config.axes())
-    if section.seconds is not None:
+def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
+    """The last step's number: as said, or as many as fit into the budget of seconds, measured.
+
+    A run that goes on keeps its own unless its length changed. Raises UserError where no step is left.
+    """
+    section, count, seconds = work.recipe.train, parameters(work.rows, work.config.axes()), 0.0
+    before = work.remembered.get("train")
+    paths = changed_paths(nearest_key((before["key"], before["settled"]), key), key) if before else LENGTH
+    recounted = section.tokens is not None and "train.batch" in paths
+    if before and not recounted and not any(path in paths for path in LENGTH):
+        total, why = int(before["steps"]), "as it was planned"
+    elif section.seconds is not None:
         work.report(Notice("info", f"measuring steps, to see how many fit into {section.seconds:.0f} s"))
         seconds = step_seconds(work.throw_away, data, section)
         total = max(int(section.seconds / seconds), 1)
         why = f"{section.seconds:.0f} s at {seconds:.3f} s a step, measured"
     else:
-        seconds = 0.0
-        total = section.steps or -(-(section.tokens or 0) // section.batch)
+        left = (section.tokens or 0) - state.position * data.row
+        total = section.steps or state.step - (-left // section.batch)
         why = "train.steps" if section.steps else "train.tokens"
-    work.report(Plan(total, total * section.batch, count, seconds, why))
+    if before and total <= state.step:
+        expected = "more train.steps, or another run.name for a run of its own"
+        raise UserError(f"the run stands at step {state.step:,} of {total:,}: none is left", expected=expected)
+    tokens = state.position * data.row + (total - state.step) * section.batch
+    work.report(Plan(total, tokens, count, seconds, why))
     return total
 
 
 def resume(work: Work, state: State) -> None:
-    """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
+    """Takes over the newest whole checkpoint, if there is one; names those that are damaged.
+
+    Where the recipe's mixture is another now, it holds from the checkpoint's position on.
+    """
     found, damaged = checkpoints.newest(work.run.checkpoints)
     for error in damaged:
         work.report(Notice("warning", f"a checkpoint is damaged, the one before it is used: {error}"))
     if found is not None:
         checkpoints.load(found, state)
         work.report(Resumed(state.step, state.position, str(found)))
+        if state.history.segments[-1].weights != work.weights:
+            order = work.data(state.history).order
+            state.history = order.changed(state.position, work.weights, work.recipe.digest)
 
 
 def trained_state(work: Work) -> State:
@@ -336,6 +378,7 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
     """The released folder, proved on rows of the run."""
     section, recipe = work.recipe.release, work.recipe
     steps = taken_steps(work.run)
+    starts = [0, *(one.step for one in steps[:-1])]
     facts = Facts(
         name=recipe.run.name,
         description=section.description,
@@ -345,8 +388,8 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
         parameters=parameters(work.rows, work.config.axes()),
         sequence=recipe.train.sequence,
         steps=state.step,
-        tokens=state.step * recipe.train.batch,
-        seconds=sum(one.step_seconds for one in steps) * recipe.train.log_every,
+        tokens=state.position * (recipe.tokens.row or recipe.train.sequence),
+        seconds=sum((one.step - before) * one.step_seconds for one, before in zip(steps, starts, strict=True)),
         machine=machine.describe(),
         recipe_digest=recipe.digest,
         version=json.loads(work.run.versions.read_bytes())["pretrain"],
@@ -366,5 +409,5 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
 def _folders(work: Work) -> dict[str, str]:
     root = work.context.store.root
     found = {"corpus": work.cut.folder, "tokenizer": work.context.tokenizer_folder}
-    found |= {f"tokens/{name}": path for name, path in work.tokens.items()}
+    found |= {f"tokens/{name}": path for name, path in work.known.items()}
     return {name: str(path.relative_to(root)) for name, path in found.items() if path is not None}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import manifest_digest, read_manifest, write
@@ -44,6 +45,11 @@ class Context:
     report: Callable[[Event], None]
     dry: bool = False
     tokenizer_folder: Path | None = None
+
+    @property
+    def remembered(self) -> dict[str, Any]:
+        """What stages.json says of the run so far; it belongs to train, evaluate and release."""
+        return json.loads(self.run.stages.read_bytes()) if self.run.stages.exists() else {}
 
     def stored(self, name: str, key: Key, make: Callable[[Path], None], *, wanted: bool) -> Path:
         """An output of the store, made where it is missing and wanted. Raises Missing where it is not to be made."""
@@ -173,6 +179,12 @@ def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
         context.tokenizer_folder = context.stored("tokenizer", key, found.save, wanted=wanted)
         return Tokenizer.load(context.tokenizer_folder)
     made_of = {"version": bpe.BPE_VERSION, "settings": tree(section), "seed": seed, "text": cut.digest("train")}
+    begun = context.remembered.get("folders", {}).get("tokenizer")
+    if begun and context.store.differs_only_in("text", context.store.root / begun, made_of):
+        context.tokenizer_folder = context.store.root / begun
+        if wanted:
+            context.report(Stage("tokenizer", "reused", "the run was begun with it", str(context.tokenizer_folder)))
+        return Tokenizer.load(context.tokenizer_folder)
 
     def make(folder: Path) -> None:
         texts = sample_texts(cut, section.sample_bytes, seed)

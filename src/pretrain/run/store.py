@@ -1,7 +1,7 @@
 """Stage outputs by what went into them: `store/<stage>-<digest>/`, whole or absent, shared by all runs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,21 @@ class Store:
         others = [difference(one["key"], key) for one in made if one["name"] == name]
         return min(others, key=len, default="nothing is there yet")
 
+    def differs_only_in(self, name: str, folder: Path, key: Key) -> bool:
+        """Whether a whole output of the store was made of `key`, but for one of its entries."""
+        if not (folder / KEY).exists():
+            return False
+        made = json.loads((folder / KEY).read_text())["key"]
+        return {**made, name: None} == {**json.loads(json.dumps(key)), name: None}
 
-def difference(old: Key, new: Key) -> str:
-    """What changed between two keys, in words: `settings.vocab_size 2048 -> 4096, inputs.code`."""
+
+def difference(old: Key, new: Key, paths: Collection[str] | None = None) -> str:
+    """What changed between two keys, at `paths` or anywhere: `settings.vocab_size 2048 -> 4096, inputs.code`."""
     before, after = dict(flatten(old)), dict(flatten(new))
     words = []
     for path in sorted(before.keys() | after.keys()):
         one, other = before.get(path), after.get(path)
-        if one == other:
+        if one == other or (paths is not None and path not in paths):
             continue
         short = all(value is None or len(str(value)) < 24 for value in (one, other))
         words.append(f"{path} {_word(one)} -> {_word(other)}" if short else path)

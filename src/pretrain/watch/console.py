@@ -26,6 +26,7 @@ from rich.text import Text
 from pretrain.base.units import show_bytes, show_count, show_flops, show_seconds
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import (
+    Changed,
     Event,
     Fault,
     Machine,
@@ -295,6 +296,8 @@ def line(event: Event) -> str:
             return f"plan: {show_count(parameters)} parameters, {steps:,} steps, {show_count(tokens)} tokens ({why})"
         case Resumed(step=step):
             return f"train: goes on from step {step}"
+        case Changed(step=step, what=what):
+            return f"train: from step {step} on, {what}"
         case Saved(step=step, save_seconds=seconds):
             return f"saved: step {step} in {show_seconds(seconds)}"
         case Score(name=name, value=value, unit=unit, split=split):
