@@ -22,6 +22,7 @@ from pretrain.order.pack import Rows
 from pretrain.recipe.read import load
 from pretrain.run.open import open_model
 from pretrain.run.stages import execute
+from pretrain.train.machine import compiler_answer
 
 MUTANTS = [
     ("src/pretrain/train/loop.py", "state.position + rows", "state.position"),
@@ -251,3 +252,14 @@ def test_a_longer_run_equals_one_that_was_planned_so_where_the_rate_is_constant(
     execute(load(str(recipe), [constant]), other, last="train")
     (one, losses), (two, others) = result(found), result(RunDirectory(other))
     assert losses == others and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_compiled_steps_learn_the_same(recipe: Path) -> None:
+    if not compiler_answer()[0]:
+        pytest.skip("no C++ compiler here")
+    plain, _ = run(recipe, "train.steps=4", last="train")
+    losses = [one.loss for one in steps(plain)]
+    found = recipe.parent / "compiled" / "runs" / "small"
+    execute(load(str(recipe), ["train.steps=4", "train.compile=always"]), found, last="train")
+    assert [one.loss for one in steps(RunDirectory(found))] == pytest.approx(losses, rel=1e-4)

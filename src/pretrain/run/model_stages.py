@@ -127,16 +127,12 @@ class Work:
         optimizer = self.recipe.train.optimizer.bind().build(model, self.rows)
         return State(model, self.rows, optimizer, 0, 0, data.order.history)
 
-    def steps(self, model: nn.Module) -> Steps:
+    def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
         """What every step shares."""
         section = self.recipe.train
         samples = section.batch // section.sequence
         most = max(MICRO_TOKENS // section.sequence, 1)
         micro = section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)
-        able, why = machine.compiler_answer()
-        if section.compile == "always" and not able:
-            raise UserError(why, where=str(self.recipe.origin("train.compile")))
-        compiled = section.compile == "always" or (section.compile == "auto" and able and self.device == "cuda")
         return Steps(
             objective=section.objective.bind(),
             vocabulary=Vocabulary(self.config.vocab_size, self.tokenizer.end, None, self.tokenizer.specials),
@@ -151,7 +147,7 @@ class Work:
     def throw_away(self) -> tuple[State, Steps]:
         """A state to measure steps on."""
         state = self.state(self.data())
-        return state, self.steps(state.model)
+        return state, self.steps(state.model, compiled=self.recipe.train.compile == "always")
 
 
 def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
@@ -245,27 +241,25 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     """From the newest whole checkpoint, or from the seed, to the last step."""
     data, section = work.data(), work.recipe.train
     state = work.state(data)
-    steps = work.steps(state.model)
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
     work.report(Machine(work.device, threads, work.policy.name, peak, machine.memory_bytes()))
     if work.family.MODEL_TYPE.startswith("pretrain_"):
         text = f"{work.family.ARCHITECTURE} is a family of our own: only pretrain will load the release"
         work.report(Notice("warning", text))
-    able, why = machine.compiler_answer()
-    if section.compile == "auto" and not able:
-        work.report(Notice("info", f"training runs uncompiled: {why}"))
     before = work.remembered.get("train")
     work.report(Stage("train", "started", "it goes on" if before else "nothing is there yet"))
     if before and before["threads"] != threads:
         text = f"{threads} threads instead of {before['threads']}: the last bits of what follows will differ"
         work.report(Notice("warning", text))
     resume(work, state)
+    flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
     if before is None or changed:
         total = plan(work, data, state, key)
         if changed:
             work.report(Changed(state.step, state.position, changed))
-        begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads}
+        compiled = compiles(work, flops * total * section.batch / peak)
+        begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads, "compiled": compiled}
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
     recipe = settled(work)
@@ -273,12 +267,12 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     write(work.run.recipe, toml)
     origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
     write(work.run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
-    flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
     place = Place(work.run.checkpoints, toml, work.report, flops, peak)
     texts = [document.text for document in work.cut.documents("held_out")]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
     callbacks = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
+    steps = work.steps(state.model, compiled=work.remembered["train"].get("compiled", False))
     train(state, work.data(state.history), section, work.remembered["train"]["steps"], steps, place, callbacks)
     work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
 
@@ -309,6 +303,20 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
     tokens = state.position * data.row + (total - state.step) * section.batch
     work.report(Plan(total, tokens, count, seconds, why))
     return total
+
+
+def compiles(work: Work, peak_seconds: float) -> bool:
+    """Whether steps are compiled: decided once, so that a resumed run computes what it would have.
+
+    On a CPU, documents one by one break the graph at each layer, so `auto` leaves it.
+    """
+    section = work.recipe.train
+    if section.compile == "auto" and section.mask == "documents" and work.device == "cpu":
+        return False
+    compiled, sentence = machine.compiles(section.compile, work.device, peak_seconds)
+    if sentence:
+        work.report(Notice("info", sentence))
+    return compiled
 
 
 def resume(work: Work, state: State) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import torch
 
+from pretrain.base.errors import UserError
 from pretrain.base.units import show_bytes
+
+COMPILE_FROM_SECONDS = 600.0
 
 
 def device() -> str:
@@ -75,6 +78,23 @@ def compiler_answer() -> tuple[bool, str]:
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return False, "torch.compile needs Python.h, which is not here (Debian: apt install python3-dev)"
     return True, "torch.compile has a C++ compiler here"
+
+
+def compiles(asked: str, device: str, peak_seconds: float) -> tuple[bool, str]:
+    """Whether to compile, and a sentence for the person if there is something to say.
+
+    `peak_seconds`: what the run's arithmetic would take at the measured peak. On a CPU the compiler costs half a minute
+    and saves 7 to 19 % of a step (benchmarks/compile.py): worth it only where the run is long. Raises UserError where
+    it was asked for and cannot be had.
+    """
+    able, why = compiler_answer()
+    if asked == "always" and not able:
+        raise UserError(why, expected='a compiler, or train.compile = "auto"')
+    if asked == "auto" and not able:
+        return False, f"training runs uncompiled: {why}"
+    if asked == "auto" and device == "cpu" and peak_seconds < COMPILE_FROM_SECONDS:
+        return False, ""
+    return asked != "never", "" if asked == "never" else "the first step takes longer: it is compiled"
 
 
 def describe() -> str:
