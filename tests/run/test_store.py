@@ -1,5 +1,7 @@
 """Closed form: an output is named by what went into it, is whole or absent, and what changed is said."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,23 @@ def test_a_folder_is_found_by_its_key_and_only_when_whole(tmp_path: Path) -> Non
     assert store.why("tokens/books", other) == "nothing is there yet", "another source's output explains nothing"
     (found / "data").write_bytes(b"1234")
     assert store.find("tokens/web", key) is None and store.why("tokens/web", key) == "its folder is damaged"
+
+
+def test_two_runs_never_make_one_output_at_once(tmp_path: Path) -> None:
+    store, key, made = Store(tmp_path / "store"), {"version": 1}, []
+
+    def run(number: int) -> None:
+        with store.alone("tokens/web", key):
+            if store.find("tokens/web", key) is None:
+                with store.make("tokens/web", key) as partial:
+                    time.sleep(0.02)
+                    (partial / "data").write_text(str(number))
+                made.append(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+    assert len(made) == 1
+    assert [path.name for path in store.root.iterdir()] == [store.folder("tokens/web", key).name]
 
 
 def test_differences_in_words() -> None:

@@ -44,9 +44,12 @@ def digest_file(path: Path) -> str:
 
 
 def write(path: Path, data: str | bytes) -> None:
-    """Replaces a file as a whole: after a crash the old or the new content is there. Raises DiskFullError."""
+    """Replaces a file as a whole: after a crash the old or the new content is there. Raises DiskFullError.
+
+    One writer at a time: of what two processes could write, callers hold a lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.partial")
     with room_for(path):
         try:
             with beside.open("wb") as file:

@@ -54,14 +54,21 @@ class Context:
     def stored(self, name: str, key: Key, make: Callable[[Path], None], *, wanted: bool) -> Path:
         """An output of the store, made where it is missing and wanted. Raises Missing where it is not to be made."""
         folder = self.store.find(name, key)
-        if folder is not None:
-            if wanted:
-                self.report(Stage(name, "reused", "nothing that it is made of changed", str(folder)))
+        if folder is None and wanted and not self.dry:
+            with self.store.alone(name, key):
+                return self._made(name, key, make)
+        if folder is None:
+            self.report(Stage(name, "skipped", self.store.why(name, key)))
+            raise Missing(name)
+        if wanted:
+            self.report(Stage(name, "reused", "nothing that it is made of changed", str(folder)))
+        return folder
+
+    def _made(self, name: str, key: Key, make: Callable[[Path], None]) -> Path:
+        if folder := self.store.find(name, key):
+            self.report(Stage(name, "reused", "another run has made it just now", str(folder)))
             return folder
         why, start = self.store.why(name, key), time.monotonic()
-        if self.dry or not wanted:
-            self.report(Stage(name, "skipped", why))
-            raise Missing(name)
         self.report(Stage(name, "started", why))
         with self.store.make(name, key) as partial:
             make(partial)

@@ -1,6 +1,8 @@
 """Stage outputs by what went into them: `store/<stage>-<digest>/`, whole or absent, shared by all runs."""
 
+import fcntl
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,22 @@ class Store:
         except DamagedError:
             return None
         return folder
+
+    @contextmanager
+    def alone(self, name: str, key: Key) -> Iterator[None]:
+        """Waits until no other process makes this output; the system lets go of it when a process is killed."""
+        path = self.root / f".{self.folder(name, key).name}.lock"
+        self.root.mkdir(parents=True, exist_ok=True)
+        while True:
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    continue  # the one before us took it away
+                try:
+                    yield
+                finally:
+                    path.unlink()
+                return
 
     @contextmanager
     def make(self, name: str, key: Key) -> Iterator[Path]:
