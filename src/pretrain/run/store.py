@@ -44,7 +44,7 @@ class Store:
         while True:
             with path.open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                if os.fstat(file.fileno()).st_nlink == 0:
                     continue  # the one before us took it away
                 try:
                     yield
