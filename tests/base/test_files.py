@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from pretrain.base import files
 from pretrain.base.errors import DamagedError, DiskFullError
@@ -96,3 +97,12 @@ def test_digests_name_content(tmp_path: Path) -> None:
     assert digest_file(tmp_path / "a") == files.digest(b"x" * 3_000_000)
     assert digest_of({"a": 1, "b": [1.5, "é"]}) == digest_of({"b": [1.5, "é"], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": "1"})
+
+
+def test_a_full_disk_under_a_library_in_rust_is_known_too(tmp_path: Path) -> None:
+    """In safetensors' words, as a run on a full tmpfs met them."""
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(DiskFullError, match="the disk is full"), files.room_for(tmp_path / "a"):
+        raise SafetensorError(full)
+    with pytest.raises(SafetensorError, match="os error 2"), files.room_for(tmp_path / "a"):
+        raise SafetensorError("No such file or directory (os error 2)")

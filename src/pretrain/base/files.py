@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -142,9 +143,17 @@ def room_for(path: Path) -> Iterator[None]:
     """Turns "no space left" (ENOSPC, EDQUOT, EFBIG) into DiskFullError with the path and what is free."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if _error_number(error) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         nearest_folder = next(p for p in path.absolute().parents if p.exists())
         free = shutil.disk_usage(nearest_folder).free
         raise DiskFullError(f"the disk is full ({free:,} bytes free)", where=str(path)) from None
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's error number; libraries in Rust (safetensors, tokenizers) only write it into their text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
