@@ -54,11 +54,12 @@ def test_a_long_run_with_changed_shares_counts_like_a_clerk() -> None:
     clerk: Counter[int] = Counter()
     for start, stop, share in zip((0, 70_001, 130_000), (70_001, 130_000, length), weights, strict=True):
         total = sum(share.values())
-        for i, name in enumerate(rows):
+        for i, name in enumerate(order.sources):
             seen = int((source[start:stop] == i).sum())
             assert abs(seen - (stop - start) * share.get(name, 0) / total) <= BLOCK  # a block may be cut in two
             clerk[i] += seen
-    for i, (name, size) in enumerate(rows.items()):
+    for i, name in enumerate(order.sources):
+        size = rows[name]
         visits = np.stack([epoch[source == i], row[source == i]], 1)
         assert len(np.unique(visits, axis=0)) == clerk[i], "no row twice in an epoch"
         assert clerk[i] == 0 or visits[:, 0].max() == (clerk[i] - 1) // size, "no epoch before the last was filled"
@@ -133,3 +134,12 @@ def test_too_little_text_is_said(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(UserError, match="6 tokens fill no row of 8"):
         Rows(tmp_path, 8)
+
+
+def test_the_order_of_sources_in_a_recipe_says_nothing() -> None:
+    history = History((Segment(0, {"b": 2.0, "a": 1.0}, {}),))
+    one, other = (Order(0, rows, history) for rows in ({"a": 30, "b": 50}, {"b": 50, "a": 30}))
+    assert one.sources == other.sources == ("a", "b")
+    with_a_later = Order(0, {"b": 50, "aa": 7, "a": 30}, history)
+    for left, right in zip(one.at(np.arange(500))[1:], with_a_later.at(np.arange(500))[1:], strict=True):
+        assert np.array_equal(left, right), "a source that is not drawn yet moves nothing"
