@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Changed, Event, Notice, Released, Score, Stage
 from pretrain.events.read import all_of, steps
-from pretrain.order.order import History, Order
+from pretrain.order.batch import Data
+from pretrain.order.order import History, Order, Segment
 from pretrain.order.pack import Rows
 from pretrain.recipe.read import load
 from pretrain.run.open import open_model
 from pretrain.run.stages import execute
+from pretrain.tokenizer.tokenizer import Tokenizer
 from pretrain.train.machine import compiler_answer
 
 MUTANTS = [
@@ -263,3 +266,27 @@ def test_compiled_steps_learn_the_same(recipe: Path) -> None:
     found = recipe.parent / "compiled" / "runs" / "small"
     execute(load(str(recipe), ["train.steps=4", "train.compile=always"]), found, last="train")
     assert [one.loss for one in steps(RunDirectory(found))] == pytest.approx(losses, rel=1e-4)
+
+
+def test_a_run_starts_from_a_released_folder(recipe: Path) -> None:
+    """The first loss is the released model's on the first batch, and its tokenizer is taken over as it is."""
+    before, _ = run(recipe, "train.steps=6")
+    other = recipe.parent / "other" / "runs" / "more"
+    taken = [f"model.from={before.release}", f"tokenizer.from={before.release}", "train.steps=2", "run.seed=9"]
+    execute(load(str(recipe), taken), other, last="train")
+    model, _, _, tokenizer = open_model(before.release)
+    folders = json.loads((other / "stages.json").read_bytes())["folders"]
+    store = recipe.parent / "other" / "store"
+    assert Tokenizer.load(store / folders["tokenizer"]).digest == tokenizer.digest
+    rows = {name: Rows(store / folders[f"tokens/{name}"], 32) for name in ("notes", "lines")}
+    order = Order(
+        9, {name: len(one) for name, one in rows.items()}, History((Segment(0, {"notes": 2, "lines": 1}, {}),))
+    )
+    tokens = torch.from_numpy(Data(order, rows, 32).batch(0, 32).tokens)
+    logits = model.logits(tokens)[:, :-1]  # type: ignore[operator]
+    expected = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    assert steps(RunDirectory(other))[0].loss == pytest.approx(expected.item(), rel=1e-3)
+    with pytest.raises(UserError, match=r"model\.from.*hidden_size 32, not 64"):
+        execute(load(str(recipe), [*taken, "model.hidden_size=64", "run.name=x"]), other.with_name("x"), last="train")
+    with pytest.raises(UserError, match=r"no tokenizer\.json"):
+        execute(load(str(recipe), ["tokenizer.from=nowhere"]), other.with_name("y"), last="train")

@@ -22,7 +22,7 @@ from pretrain.evaluate.perplexity import likelihood
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
 from pretrain.events.read import steps as taken_steps
 from pretrain.model.count import training_flops_per_token
-from pretrain.model.folder import load_folder, make
+from pretrain.model.folder import load_folder, make, to_json
 from pretrain.model.weights import initialise, parameters
 from pretrain.order.batch import Data, Vocabulary
 from pretrain.order.order import ORDER_VERSION, History, Order, Segment
@@ -117,15 +117,25 @@ class Work:
     def state(self, data: Data) -> State:
         """Fresh weights from the seed, or a published folder's; nothing learned yet."""
         if self.recipe.model.from_ is not None:
-            model, _, config = load_folder(Path(self.recipe.model.from_))
-            if config != self.config:
-                raise UserError("model.from holds another shape", expected="the keys of [model] as in its config.json")
+            model = self._published(Path(self.recipe.model.from_))
         else:
             model = make(self.family, self.config)
             initialise(model, self.rows, self.config.initializer_range, self.recipe.run.seed)
         model.to(self.device)
         optimizer = self.recipe.train.optimizer.bind().build(model, self.rows)
         return State(model, self.rows, optimizer, 0, 0, data.order.history)
+
+    def _published(self, folder: Path) -> nn.Module:
+        """The weights of a released folder of our shape; its length and how it was drawn may differ."""
+        model, family, config = load_folder(folder)
+        free = dict.fromkeys(("initializer_range", "max_position_embeddings"))
+        theirs, ours = to_json(family, config, "") | free, to_json(self.family, self.config, "") | free
+        if theirs != ours:
+            names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+            words = [f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names]
+            where = str(self.recipe.origin("model.from"))
+            raise UserError(f"model.from has {'; '.join(words)}", where=where, expected="[model] as in its config.json")
+        return model
 
     def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
         """What every step shares."""
