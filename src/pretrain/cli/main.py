@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else torch's idle threads burn what other processes need
     module = importlib.import_module(f"pretrain.cli.{name}")
     parser = argparse.ArgumentParser(prog=f"pretrain {name}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
