@@ -187,7 +187,8 @@ def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
         return Tokenizer.load(context.tokenizer_folder)
     made_of = {"version": bpe.BPE_VERSION, "settings": tree(section), "seed": seed, "text": cut.digest("train")}
     begun = context.remembered.get("folders", {}).get("tokenizer")
-    if begun and context.store.differs_only_in("text", context.store.root / begun, made_of):
+    own = context.store.folder("tokenizer", made_of).name
+    if begun not in (None, own) and context.store.differs_only_in("text", context.store.root / begun, made_of):
         context.tokenizer_folder = context.store.root / begun
         if wanted:
             context.report(Stage("tokenizer", "reused", "the run was begun with it", str(context.tokenizer_folder)))
