@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,6 +123,10 @@ def test_from_text_to_a_model_that_transformers_loads(recipe: Path) -> None:
     assert scores["bits per byte"] < scores["bits per byte, unigram baseline"] + 1
     assert scores.keys() >= {"bits per byte", "perplexity", "bits per byte, xz -9 baseline", "functions that parse"}
     assert (all_of(found, Released)[0]).logit_difference <= 1e-6
+    (said,) = [one.text for one in all_of(found, Notice) if one.text.startswith("lines: ")]
+    assert re.fullmatch(
+        r"lines: \d documents? to train on \([\d.]+ KiB\), \d documents? held out \([\d.]+ (KiB|B)\)", said
+    )
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
     assert {p.name for p in found.release.iterdir()} == {*names, "README.md", "manifest.json"}
     assert {p.name for p in found.path.iterdir()} == {

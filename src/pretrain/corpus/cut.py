@@ -14,6 +14,7 @@ import pyarrow.parquet
 from pretrain.base.extension import leaf
 from pretrain.base.files import digest_of, write
 from pretrain.base.random import key
+from pretrain.base.units import show_bytes
 from pretrain.corpus.clusters import clusters
 from pretrain.corpus.document import Document
 from pretrain.corpus.steps import COLUMNS, DOCUMENTS, FLAWS
@@ -146,6 +147,18 @@ class Cut:
     def summary(self) -> dict[str, dict]:
         """By source: documents and bytes of each split, and what was dropped for which reason."""
         return json.loads((self.folder / SUMMARY).read_bytes())
+
+    def describe(self, source: str) -> str:
+        """A sentence on a source: what is trained on, what is held out, what was left out and why."""
+        counts, said = self.summary[source], list[str]()
+        for split, word in (("train", "to train on"), ("held_out", "held out")):
+            documents, size = counts[split]["documents"], counts[split]["bytes"]
+            said.append(f"{documents:,} document{'s' if documents != 1 else ''} {word} ({show_bytes(size)})")
+        flaws = pa.parquet.read_table(self.documents_folders[source] / FLAWS).to_pylist()
+        first = {flaw["reason"]: flaw["url"] for flaw in reversed(flaws)}
+        for reason, number in counts["dropped_for"].items():
+            said.append(f"{number:,} left out: {reason}" + (f" (first {first[reason]})" if reason in first else ""))
+        return f"{source}: {', '.join(said)}"
 
     def documents(self, split: str, source: str | None = None) -> Iterator[Document]:
         """Documents of a split ("train" or "held_out") in stored order."""

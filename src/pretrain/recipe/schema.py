@@ -59,7 +59,7 @@ class Leaf:
         if self.use not in known:
             raise UserError(
                 f"{self.key}: nothing called {self.use!r}",
-                where=str(self.layers.origin(self.key)),
+                where=str(self.layers.origin(f"{self.key}.use")),
                 expected=f"one of {', '.join(sorted(known))}",
                 near=nearest(self.use, known),
             )

@@ -335,8 +335,9 @@ def resume(work: Work, state: State) -> None:
     Where the recipe's mixture is another now, it holds from the checkpoint's position on.
     """
     found, damaged = checkpoints.newest(work.run.checkpoints)
+    then = "the one before it is used" if found else "and no other is left: training begins again"
     for error in damaged:
-        work.report(Notice("warning", f"a checkpoint is damaged, the one before it is used: {error}"))
+        work.report(Notice("warning", f"a checkpoint is damaged, {then}: {error}"))
     if found is not None:
         checkpoints.load(found, state)
         work.report(Resumed(state.step, state.position, str(found)))

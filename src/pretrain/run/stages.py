@@ -174,7 +174,10 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
     folder = context.stored(
         "corpus", key, lambda partial: make_cut(recipe.corpus, documents, partial, recipe.run.seed), wanted=wanted
     )
-    return Cut(folder, documents)
+    cut = Cut(folder, documents)
+    for name in documents if wanted else ():
+        context.report(Notice("info", cut.describe(name)))
+    return cut
 
 
 def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:

@@ -345,7 +345,7 @@ def summary(directory: Path) -> str:
     if last(run, Released):
         quoted = shlex.quote(near)
         written = last(run, Sample)
-        prompt = (written.prompt.splitlines() or [""])[-1] if written else ""
+        prompt = (written.prompt.splitlines() or [""])[-1] if written else "The"
         lines += ["", "Try next:", f"  pretrain sample {quoted} {shlex.quote(prompt)} --tokens 120"]
         lines += [f"  pretrain evaluate {quoted} --data FILE", f"  cat {shlex.quote(near + '/release/README.md')}"]
     return "\n".join(lines)
