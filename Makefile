@@ -14,8 +14,8 @@ mutants: $(STAMP)
 	$(VENV)/bin/python tests/mutants.py
 
 lint: $(STAMP)
-	$(VENV)/bin/ruff format --check src tests benchmarks
-	$(VENV)/bin/ruff check src tests benchmarks
+	$(VENV)/bin/ruff format --check src tests benchmarks examples
+	$(VENV)/bin/ruff check src tests benchmarks examples
 	$(VENV)/bin/mypy
 
 $(STAMP): pyproject.toml constraints.txt

@@ -122,6 +122,7 @@ def test_sections_are_held_against_each_other(recipe: Path) -> None:
         "run.name=a/b": "no folder name",
         "corpus.sources.books.name=web": "two sources are called 'web'",
         "corpus.sources.book.name=web": "has no element 'book'.*nearest: books",
+        "corpus.sources.books.read=jsonll": "command line: corpus.sources.1: nothing called 'jsonll'; .*nearest: jsonl",
         "corpus.sources=[]": "no source is said",
         "train": "is no override",
     }.items():

@@ -49,6 +49,7 @@ class Leaf:
     options: Mapping[str, object] = field(default_factory=dict)
     key: str = field(default="", compare=False)  # its table in the recipe: "train.optimizer"
     layers: Layers = field(default_factory=Layers, compare=False, repr=False)
+    by: str = field(default="use", compare=False)  # the key of that table that names the leaf
 
     @property
     def kind(self) -> str:
@@ -59,7 +60,7 @@ class Leaf:
         if self.use not in known:
             raise UserError(
                 f"{self.key}: nothing called {self.use!r}",
-                where=str(self.layers.origin(f"{self.key}.use")),
+                where=str(self.layers.origin(f"{self.key}.{self.by}")),
                 expected=f"one of {', '.join(sorted(known))}",
                 near=nearest(self.use, known),
             )
@@ -156,7 +157,7 @@ class Builder:
         use = table.pop(by, None)
         options = {name: table.pop(name) for name in list(table) if name not in keys}
         if isinstance(use, str):
-            values[rest.name] = Leaf(rest.metadata["kinds"], use, options, path, self.layers)
+            values[rest.name] = Leaf(rest.metadata["kinds"], use, options, path, self.layers, by)
         elif use is not None:
             self.problems.add(f"{path}.{by}: {use!r}", where=self._where(f"{path}.{by}"), expected="a name")
         elif rest.default is dataclasses.MISSING:
