@@ -154,7 +154,7 @@ def test_from_text_to_a_model_that_transformers_loads(recipe: Path) -> None:
     (recipe.parent / "text" / "0.txt").write_text("another text altogether, about nothing in particular")
     _, dry = run(recipe, dry=True)
     would = {event.name: event.why for event in dry if isinstance(event, Stage) and event.state == "skipped"}
-    assert "files.text/0.txt" in would["documents/notes"] and "documents/lines" not in would
+    assert "sources.notes.files.text/0.txt" in would["corpus"] and "lines" not in would["corpus"]
     with pytest.raises(UserError, match=r"begun with other settings.*run\.name=small-2 for a run of its own"):
         run(recipe, "run.seed=4", last="train")
 
@@ -210,7 +210,12 @@ def test_training_lowers_the_loss_to_what_the_text_holds(recipe: Path) -> None:
 def test_a_run_goes_on_with_more_steps_another_batch_and_another_mixture(recipe: Path) -> None:
     """Shares hold from the change on, and each source goes on where it stood: no row twice in an epoch."""
     found, _ = run(recipe, "train.steps=7", last="train")
-    (recipe.parent / "new.jsonl").write_text(json.dumps({"text": "a source that comes late, and is short"}))
+    texts = (
+        "a source that comes late, and is short",
+        "quite another text, of seven words more",
+        "and a third one, so there",
+    )
+    (recipe.parent / "new.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     late = recipe.read_text().replace("weight = 2\n", "weight = 1\n")
     late += '[[corpus.sources]]\nname = "anew"\nread = "jsonl"\npaths = ["new.jsonl"]\nweight = 2\n'
     recipe.write_text(late.replace("held_out = 0.2", "held_out = 0.0").replace("steps = 24", "steps = 12"))

@@ -42,7 +42,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "quickstart", "--from", "train", "--to", "tokens"], r"tokens comes before train"),
         (
             ["run", "quickstart", "--only", "train"],
-            r"documents/python is not made yet; expected `--to corpus` first",
+            r"corpus is not made yet; expected `--to corpus` first",
         ),
         (
             ["check", "quickstart", "model.hiden_size=3"],
@@ -151,14 +151,14 @@ def test_run_json_is_one_object_on_standard_output(
     (tmp_path / "a.toml").write_text(
         'extends = "quickstart"\nrun.name = "a"\n[[corpus.sources]]\nname = "a"\nread = "text"\npaths = ["text/*"]\n'
     )
-    limits = {"--dry": ["skipped"], "--json": ["finished", "finished"]}
+    limits = {"--dry": ["skipped"], "--json": ["finished"]}
     for more, states in limits.items():
         assert main(["run", "a.toml", "--to", "corpus", "--json", *{more} - {"--json"}]) == 0
         caught = capsys.readouterr()
         done = json.loads(caught.out)
         assert done["run"] == str(tmp_path / "runs" / "a") and done["scores"] == []
         assert [one["state"] for one in done["stages"]] == states, done
-        assert "documents/a: " in caught.err
+        assert "corpus: " in caught.err
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

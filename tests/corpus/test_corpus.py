@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,20 @@ import pytest
 import zstandard
 
 from pretrain.base.errors import UserError
-from pretrain.corpus.clusters import clusters
-from pretrain.corpus.cut import Cut, make_cut
+from pretrain.base.extension import find
+from pretrain.corpus.build import Build
+from pretrain.corpus.cut import Cut
+from pretrain.corpus.parts import Steps
 from pretrain.corpus.sources import source_files
-from pretrain.corpus.steps import read_documents
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
-    ("src/pretrain/corpus/cut.py", "one.cluster in held", "one.id in held"),
-    ("src/pretrain/corpus/clusters.py", "parent[high] = low", "parent[i] = low"),
-    ("src/pretrain/corpus/cut.py", "kept = [one for one in found if not one.reason]", "kept = found"),
+    ("src/pretrain/corpus/cut.py", 'key(seed, "held out", ids[row])', "number(0, rows)[row]"),
+    ("src/pretrain/corpus/cut.py", 'cluster[_rows(mine)] = mine["cluster"]', "pass"),
+    ("src/pretrain/corpus/cut.py", "np.flatnonzero(survivors(chain, lost) & (sizes > 1))", "np.flatnonzero(sizes > 1)"),
 ]
+Local = find("corpus.engine", "local").Local
 RECIPE = """
 [run]
 name = "x"
@@ -47,15 +50,14 @@ def recipe(folder: Path, source: str, extra: str = "") -> Recipe:
     return load(str(folder / "x.toml"))
 
 
-def cut_of(folder: Path, made: Recipe) -> Cut:
-    documents = {}
-    for source in made.corpus.sources:
-        documents[source.name] = folder / f"docs-{source.name}"
-        documents[source.name].mkdir(exist_ok=True)
-        read_documents(source, source_files(source), documents[source.name], 5)
-    (folder / "cut").mkdir(exist_ok=True)
-    make_cut(made.corpus, documents, folder / "cut", 5)
-    return Cut(folder / "cut", documents)
+def cut_of(folder: Path, made: Recipe, *, processes: int = 0) -> Cut:
+    files = {source.name: source_files(source) for source in made.corpus.sources}
+    shutil.rmtree(folder / "cut", ignore_errors=True)
+    (folder / "cut").mkdir()
+    (folder / "steps").mkdir(exist_ok=True)
+    with Local(processes).open(folder / "steps") as pool:
+        Build(made.corpus, 5, Steps(folder / "steps"), pool, lambda said: None).run(files, folder / "cut")
+    return Cut(folder / "cut")
 
 
 def test_text_files(tmp_path: Path) -> None:
@@ -131,9 +133,8 @@ def test_no_near_copy_of_a_held_out_document_is_trained_on(tmp_path: Path) -> No
     left = [group[d.text] for split in sides for d in single.documents(split)]
     assert sorted(left) == list(range(60)), "one of each cluster stays"
     assert single.summary["web"]["dropped_for"] == {"near copy": len(lines) - 60}
-    ledger = pa.parquet.read_table(tmp_path / "cut" / "ledger.parquet").to_pylist()
-    assert sum(row["reason"] == "near copy" for row in ledger) == len(lines) - 60
-    assert sum(row["step"] == "length" for row in ledger) == len(lines), "what is kept is in the ledger too"
+    rows = list(single.verdicts())
+    assert len(rows) == len(lines) and sum(row["reason"] == "near copy" for row in rows) == len(lines) - 60
 
 
 def test_a_filtered_copy_does_not_take_its_cluster_along(tmp_path: Path) -> None:
@@ -145,16 +146,6 @@ def test_a_filtered_copy_does_not_take_its_cluster_along(tmp_path: Path) -> None
     left = [d.text for split in ("train", "held_out") for d in cut.documents(split)]
     assert sorted(left) == sorted(bases), "also where the long one comes first"
     assert cut.summary["web"]["dropped_for"] == {"too long": 10}
-
-
-def test_clusters_are_connected_components_in_any_order() -> None:
-    ids = [f"{i:02d}" for i in range(12)]
-    links = [[1], [1, 2], [2], [3], [3], [9], [4, 5], [5], [4], [6], [7], [6, 7]]
-    expected = dict(zip(ids, ["00", "00", "00", "03", "03", "05", "06", "06", "06", "09", "09", "09"], strict=True))
-    for seed in range(20):
-        order = np.random.Generator(np.random.Philox(seed)).permutation(12)
-        named = clusters([ids[i] for i in order], [links[i] for i in order])
-        assert dict(zip([ids[i] for i in order], named, strict=True)) == expected
 
 
 def test_urls_are_stable_and_no_file_is_lost_to_another(tmp_path: Path) -> None:
@@ -170,3 +161,126 @@ def test_urls_are_stable_and_no_file_is_lost_to_another(tmp_path: Path) -> None:
 def test_missing_files_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'web': no file matches .*nothing"):
         cut_of(tmp_path, recipe(tmp_path, 'read = "text"\npaths = ["nothing/*.txt"]'))
+
+
+STEPS = """
+[[corpus.steps]]
+use = "length"
+min_characters = {least}
+[[corpus.steps]]
+use = "lines"
+[[corpus.steps]]
+use = "exact"
+[[corpus.steps]]
+use = "length"
+max_line = 4000
+[[corpus.steps]]
+use = "minhash"
+"""
+
+
+def many(folder: Path, count: int = 120) -> None:
+    """Documents with copies, near copies, shared lines and flaws, over several files."""
+    for file in range(6):
+        lines = []
+        for i in range(file, count, 6):
+            text = "\n".join([" ".join(words(i % 50, 60)), "a notice that stands on every page of it", f"end {i % 70}"])
+            lines.append(json.dumps({"text": text}) if i % 17 else "{")
+        (folder / f"{file}.jsonl").write_text("\n".join(lines))
+
+
+def said(folder: Path) -> dict[str, bytes]:
+    """What a cut holds, but for how long it took."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+def test_the_same_bytes_with_any_number_of_workers_and_after_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(tmp_path)
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 3000)
+    made = recipe(tmp_path, 'read = "jsonl"\npaths = ["*.jsonl"]', STEPS.format(least=1))
+    first = cut_of(tmp_path, made)
+    alone = said(first.folder)
+    assert len([name for name in alone if name.startswith("verdicts")]) >= 3
+    shutil.rmtree(tmp_path / "steps")
+    cut_of(tmp_path, made, processes=2)
+    assert said(first.folder) == alone
+    shutil.rmtree(tmp_path / "steps")
+    for step in ("length", "exact"):  # a run that was killed left some files, and partial ones
+        files = sorted((tmp_path / "steps").glob(f"{step}/*.parquet"))
+        for file in files[::2]:
+            file.with_suffix(".json").unlink()
+            file.write_bytes(b"half")
+        cut_of(tmp_path, made)
+        assert said(first.folder) == alone
+
+
+def test_counts_add_up_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(tmp_path)
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 3000)
+    cut = cut_of(tmp_path, recipe(tmp_path, 'read = "jsonl"\npaths = ["*.jsonl"]', STEPS.format(least=480)))
+    rows = list(cut.verdicts())
+    assert len(rows) == len({row["id"] for row in rows}) == 120
+    kept = [d for split in ("train", "held_out") for d in cut.documents(split)]
+    assert sorted(d.id for d in kept) == sorted(row["id"] for row in rows if row["split"] != "dropped")
+    assert sum(cut.summary["web"]["dropped_for"].values()) + len(kept) == 120
+    assert all((row["reason"] is None) == (row["split"] != "dropped") for row in rows)
+    for part in json.loads((cut.folder / "parts.json").read_bytes()):
+        alive = json.loads((tmp_path / "steps" / "read-jsonl" / f"{part['base']}.json").read_bytes())["account"]
+        before = alive["rows_out"]
+        assert alive["rows_in"] == before + sum(alive["reasons"].values())
+        for step, key in part["steps"]:
+            account = json.loads((tmp_path / "steps" / step / f"{key}.json").read_bytes())["account"]
+            assert account["rows_in"] == before == account["rows_out"] + sum(account["reasons"].values())
+            before = account["rows_out"]
+
+
+def test_a_changed_filter_is_the_first_to_run_again(tmp_path: Path) -> None:
+    many(tmp_path)
+    text = STEPS.format(least=1)
+    cut_of(tmp_path, recipe(tmp_path, 'read = "jsonl"\npaths = ["*.jsonl"]', text))
+
+    def made() -> dict[str, int]:
+        return {path.name: len(list(path.glob("*.json"))) for path in (tmp_path / "steps").iterdir() if path.is_dir()}
+
+    before = made()
+    cut_of(tmp_path, recipe(tmp_path, 'read = "jsonl"\npaths = ["*.jsonl"]', text.replace("4000", "3999")))
+    again = {name: count - before[name] for name, count in made().items() if count != before[name]}
+    late = {"length", "minhash", "minhash-keys", "minhash-clusters", "held-out-clusters"}
+    assert set(again) == late and again["length"] == 1, "lines and exact stand before it"
+
+
+def test_lines_and_runs_of_words_are_taken_out_where_they_repeat(tmp_path: Path) -> None:
+    same, long = "the very same line in many documents", " ".join(words(1, 80))
+    texts = [f"{' '.join(words(10 + i, 20))}\n{same}\n{' '.join(words(30 + i, 9))} {long} end{i}" for i in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    cut = cut_of(tmp_path, recipe(tmp_path, 'read = "jsonl"\npaths = ["a.jsonl"]', '[[corpus.steps]]\nuse = "lines"'))
+    left = sorted(
+        (d for split in ("train", "held_out") for d in cut.documents(split)), key=lambda document: document.place
+    )
+    assert [one.text for one in left] == [texts[0], *(text.replace(f"{same}\n", "") for text in texts[1:])]
+    step = '[[corpus.steps]]\nuse = "substring"\nwords = 40\n'
+    cut = cut_of(tmp_path, recipe(tmp_path, 'read = "jsonl"\npaths = ["a.jsonl"]', step))
+    left = sorted(
+        (d for split in ("train", "held_out") for d in cut.documents(split)), key=lambda document: document.place
+    )
+    assert [one.text for one in left] == [texts[0], *(text.replace(long, "") for text in texts[1:])]
+
+
+def test_a_damaged_file_of_a_step_is_named_and_made_anew(tmp_path: Path) -> None:
+    many(tmp_path)
+    made = recipe(tmp_path, 'read = "jsonl"\npaths = ["*.jsonl"]', STEPS.format(least=1))
+    whole = said(cut_of(tmp_path, made).folder)
+    for folder in ("read-jsonl", "length", "minhash-keys"):
+        file = next(path for path in (tmp_path / "steps" / folder).iterdir() if path.suffix != ".json")
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        for path in (tmp_path / "steps" / "lines").glob("*.json") if folder != "minhash-keys" else ():
+            path.unlink()
+        shutil.rmtree(tmp_path / "steps" / "held-out-clusters")
+        shutil.rmtree(tmp_path / "steps" / "minhash-clusters")
+        with pytest.raises(UserError, match=rf"{file.name}: content differs from its digest"):
+            cut_of(tmp_path, made)
+        assert said(cut_of(tmp_path, made).folder) == whole

@@ -73,7 +73,8 @@ def lines(recipe: "Recipe", defaults: dict[str, dict[str, Any]]) -> Iterator[str
         if table != before:
             yield from ([] if before is None else [""])
             array, _, number = table.rpartition(".")
-            yield f"[[{array}]]" if number.isdigit() else f"[{table}]"
+            inside = ".".join(part for part in table.split(".") if not part.isdigit())
+            yield f"[[{array}]]" if number.isdigit() else f"[{inside}]"
             before = table
         if value is None:
             yield f"# {name} is not said"

@@ -1,152 +1,266 @@
-"""Which documents a run keeps, and which it holds out: the ledger of all steps, and the cut that follows from it."""
+"""Which documents a run keeps, and which it holds out: what all steps said, and the cut that follows from it.
+
+Copies are only marked by the steps: of a cluster, the cut keeps the first that survived every filter, so that no filter
+takes a whole cluster along. Clusters of near copies, and groups, are held out whole.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from pretrain.base.extension import leaf
-from pretrain.base.files import digest_of, write
-from pretrain.base.random import key
+from pretrain.base.files import digest
+from pretrain.base.random import key, splitmix
 from pretrain.base.units import show_bytes
-from pretrain.corpus.clusters import clusters
+from pretrain.corpus.clusters import MEMBERS, number
 from pretrain.corpus.document import Document
-from pretrain.corpus.steps import COLUMNS, DOCUMENTS, FLAWS
-from pretrain.recipe.corpus import Corpus
+from pretrain.corpus.exchange import read_range, write_rows
+from pretrain.corpus.joins import alive_rows, of_part
+from pretrain.corpus.parts import BATCH, StepFile, making
+from pretrain.corpus.read_part import TEXT
+from pretrain.corpus.steps import current
+from pretrain.corpus.task import Journal
 
-LEDGER_VERSION = 1
-CUT, LEDGER, SUMMARY = "cut.parquet", "ledger.parquet", "summary.json"
+CUT_VERSION = 1
+RANKED = np.dtype([("key", "<u8"), ("cluster", "<u8"), ("rank", "<u8"), ("number", "<u8")])
+LOST = np.dtype([("key", "<u8"), ("cluster", "<u8")])  # `key` is the number of a copy that does not stay
+DRAWN = np.dtype([("key", "<u8"), ("draw", "<u8")])
+KEPT = pa.schema(
+    [(name, pa.large_string()) for name in TEXT]
+    + [("place", pa.int64()), ("content", pa.string()), ("split", pa.string()), ("order", pa.uint64())]
+)
+VERDICTS = pa.schema(
+    [(name, pa.string()) for name in ("id", "source", "url", "file", "content", "step", "reason", "split", "language")]
+    + [("place", pa.int64()), ("bytes", pa.int64()), ("text", pa.large_string())]
+)
 
 
-@dataclass
-class Candidate:
-    """What is held in memory of a document while the cut is made."""
+@dataclass(frozen=True)
+class Chain:
+    """A part and the files of its steps, in order: (step, file)."""
 
+    number: int
     source: str
-    id: str
-    content: str
-    url: str
-    bytes: int
-    buckets: list[tuple[int, int]]
-    reason: str = ""
-    cluster: str = ""
-    split: str = "train"
+    base: StepFile
+    files: tuple[tuple[str, StepFile], ...] = ()
+    edited: tuple[StepFile, ...] = ()
+
+    @property
+    def last(self) -> StepFile | None:
+        """The last step's file."""
+        return self.files[-1][1] if self.files else None
+
+    @property
+    def key(self) -> str:
+        """Names all that went into it."""
+        return self.last.key if self.last else self.base.key
+
+    def then(self, step: str, file: StepFile, *, edits: bool = False) -> "Chain":
+        """The chain with a step more."""
+        edited = (*self.edited, file) if edits else self.edited
+        return Chain(self.number, self.source, self.base, (*self.files, (step, file)), edited)
+
+    def documents(self) -> Iterator[tuple[list[Document | None], list[bool]]]:
+        """Documents as the steps left them, and which are still in."""
+        return current(self.base, self.edited, self.last)
 
 
-def make_cut(corpus: Corpus, documents: Mapping[str, Path], folder: Path, seed: int) -> None:
-    """Writes ledger.parquet, cut.parquet and summary.json over the documents of all sources.
-
-    A document is dropped by the first filter that it fails. Of a cluster of copies, the first one that passed the
-    filters stays, by the order of the sources and then of the ids. Clusters of near copies are held out whole, drawn by
-    a keyed hash of the cluster: at least one, and never all, where there are two.
-    """
-    filters = [(step.use, step.bind()) for step in corpus.steps if step.kind == "corpus.filters"]
-    copies = {step.use: step.bind() for step in corpus.steps if step.kind == "corpus.dedup"}
-    near = copies.get("minhash") or leaf("corpus.dedup", "minhash")()
-    ledger: list[tuple[str, str, str, str, str]] = []
-    found = [_measure(one, filters, near, ledger) for one in stored(documents)]
-    found.sort(key=lambda one: (list(documents).index(one.source), one.id))
-    kept = [one for one in found if not one.reason]
-    by_content = _name_clusters(kept, near=False)
-    for name, step in copies.items():
-        names = by_content if name == "exact" else _name_clusters(kept, near=True)
-        seen: set[str] = set()
-        for one in kept:
-            if names[one.id] in seen and not one.reason:
-                one.reason = step.reason
-                ledger.append((one.id, one.source, name, json.dumps({"cluster": names[one.id]}), one.reason))
-            seen.add(names[one.id])
-    for one, cluster in zip(kept, _name_clusters(kept, near=True).values(), strict=True):
-        one.cluster = cluster
-    _hold_out([one for one in kept if not one.reason], corpus.held_out, seed)
-    for one in found:
-        one.split = "dropped" if one.reason else one.split
-    _write(found, ledger, documents, folder)
+def survivors(chain: Chain, lost: Sequence[Sequence[StepFile]]) -> np.ndarray:
+    """Rows of a part that no filter dropped and no copy replaced, bool [rows]."""
+    alive = alive_rows(chain.base, chain.last)
+    for files in lost:
+        alive[_rows(of_part(files, chain.number, LOST))] = False
+    return alive
 
 
-def _measure(one: Document, filters: list[tuple[str, Any]], near: Any, ledger: list) -> Candidate:
-    buckets = list(enumerate(near.signature(one.words).tolist()))
-    size = len(one.text.encode("utf-8", "surrogatepass"))
-    candidate = Candidate(one.source, one.id, one.content, one.url, size, buckets)
-    for name, step in filters:
-        measures = step.measure(one)
-        failed = next((rule.reason for rule in step.rules() if not rule.holds(measures[rule.measure])), "")
-        ledger.append((one.id, one.source, name, json.dumps(measures), failed))
-        if failed:
-            candidate.reason = failed
-            break
-    return candidate
+def _rows(mine: np.ndarray) -> np.ndarray:
+    return (mine["key"] & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _name_clusters(kept: list[Candidate], *, near: bool) -> dict[str, str]:
-    buckets = ([one.content, *(one.buckets if near else ())] for one in kept)
-    ids = [one.id for one in kept]
-    return dict(zip(ids, clusters(ids, buckets), strict=True))
+def rank(
+    chain: Chain, marks: StepFile, keep: str, lost: Sequence[Sequence[StepFile]], out: StepFile, journal: Journal
+) -> None:
+    """The surviving members of clusters, each with its rank: who is first stays."""
+    columns = marks.columns("cluster", "cluster_size")
+    sizes = np.array(columns["cluster_size"].to_pylist(), float)
+    rows = np.flatnonzero(survivors(chain, lost) & (sizes > 1))
+    table = np.zeros(len(rows), RANKED)
+    table["cluster"] = np.array(columns["cluster"].to_pylist(), np.uint64)[rows]
+    table["key"], table["number"] = splitmix(table["cluster"]), number(chain.number, rows)
+    if keep == "longest" and len(rows):
+        wanted, lengths, row = set(rows.tolist()), {}, 0
+        for found, _ in chain.documents():
+            for document in found:
+                if row in wanted and document is not None:
+                    lengths[row] = len(document.text.encode())
+                row += 1
+        table["rank"] = [2**48 - lengths[one] for one in rows.tolist()]
+    write_rows(out, table)
 
 
-def _hold_out(kept: list[Candidate], share: float, seed: int) -> None:
-    drawn = {one.cluster: key(seed, "held out", one.cluster) / 2**64 for one in kept}
-    if not share or len(drawn) < 2:
-        return
-    order = sorted(drawn, key=lambda cluster: (drawn[cluster], cluster))
-    held = {cluster for cluster in order[:-1] if drawn[cluster] < share} or {order[0]}
-    for one in kept:
-        if one.cluster in held:
-            one.split = "held_out"
+def lose(ranked: Sequence[StepFile], part: int, count: int, most: int, out: StepFile, journal: Journal) -> None:
+    """All but the first `most` of each cluster of a range."""
+    rows = read_range(ranked, part, count, RANKED)
+    new = np.ones(len(rows), bool)
+    new[1:] = rows["cluster"][1:] != rows["cluster"][:-1]
+    turn = np.arange(len(rows)) - np.flatnonzero(new)[np.cumsum(new) - 1] if len(rows) else np.zeros(0, int)
+    table = np.zeros(int((turn >= most).sum()), LOST)
+    table["key"], table["cluster"] = rows["number"][turn >= most], rows["cluster"][turn >= most]
+    write_rows(out, table)
 
 
-def _write(found: list[Candidate], ledger: list, documents: Mapping[str, Path], folder: Path) -> None:
-    columns = ("source", "id", "content", "split", "reason", "cluster")
-    rows = {name: [getattr(one, name) for one in found] for name in columns}
-    pa.parquet.write_table(pa.table(rows), folder / CUT)
-    names = ("document", "source", "step", "measures", "reason")
-    said = {name: pa.array([row[i] for row in ledger], pa.string()) for i, name in enumerate(names)}
-    pa.parquet.write_table(pa.table(said), folder / LEDGER)
-    summary = {}
-    for source, there in documents.items():
-        mine = [one for one in found if one.source == source]
-        flaws = Counter(pa.parquet.read_table(there / FLAWS)["reason"].to_pylist())
-        counts = {
-            split: {
-                "documents": sum(one.split == split for one in mine),
-                "bytes": sum(one.bytes for one in mine if one.split == split),
-            }
-            for split in ("train", "held_out", "dropped")
-        }
-        summary[source] = {**counts, "dropped_for": dict(Counter(one.reason for one in mine if one.reason) + flaws)}
-    write(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
+def member_draws(
+    chain: Chain,
+    members: Sequence[StepFile],
+    lost: Sequence[Sequence[StepFile]],
+    seed: int,
+    out: StepFile,
+    journal: Journal,
+) -> None:
+    """Each survivor's cluster and the draw of its id; without a cluster it is its own."""
+    mine = of_part(members, chain.number, MEMBERS)
+    alive = survivors(chain, lost)
+    rows = np.flatnonzero(alive)
+    cluster = number(chain.number, np.arange(len(alive)))
+    cluster[_rows(mine)] = mine["cluster"]
+    ids = chain.base.columns("id")["id"].to_pylist()
+    table = np.zeros(len(rows), RANKED)
+    table["cluster"], table["number"] = cluster[rows], number(chain.number, rows)
+    table["key"] = splitmix(table["cluster"])
+    table["rank"] = [key(seed, "held out", ids[row]) for row in rows.tolist()]
+    write_rows(out, table)
 
 
-def stored(documents: Mapping[str, Path]) -> Iterator[Document]:
-    """All documents of all sources in stored order, a row group in memory at a time."""
-    for folder in documents.values():
-        with pa.parquet.ParquetFile(folder / DOCUMENTS) as table:
-            for group in table.iter_batches(1024):
-                for row in group.to_pylist():
-                    yield Document(**{name: row[name] for name in COLUMNS if name != "content"})
+def cluster_draws(ranked: Sequence[StepFile], part: int, count: int, out: StepFile, journal: Journal) -> None:
+    """The least draw of each cluster's survivors, for each of them."""
+    rows = read_range(ranked, part, count, RANKED)
+    new = np.ones(len(rows), bool)
+    new[1:] = rows["cluster"][1:] != rows["cluster"][:-1]
+    table = np.zeros(len(rows), DRAWN)
+    table["key"] = rows["number"]
+    if len(rows):
+        table["draw"] = rows["rank"][np.flatnonzero(new)[np.cumsum(new) - 1]]  # sorted: the first is the least
+    drawn = table["draw"]
+    more = {"least": int(drawn.min()), "most": int(drawn.max())} if len(rows) else {}
+    write_rows(out, table, **more)
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Draws at most `below` are held out."""
+
+    below: int
+
+    @classmethod
+    def of(cls, share: float, drawn: Sequence[StepFile]) -> "HoldOut":
+        """A share of the clusters: at least one, and never all, where there are two."""
+        entries = [entry for file in drawn if "least" in (entry := file.entry())]
+        least = min((entry["least"] for entry in entries), default=0)
+        most = max((entry["most"] for entry in entries), default=0)
+        if not share or least == most:
+            return cls(-1)
+        return cls(min(max(int(share * 2**64), least), most - 1))
+
+
+def judge(
+    chain: Chain,
+    lost: Sequence[tuple[str, str, Sequence[StepFile]]],
+    drawn: Sequence[StepFile],
+    hold_out: HoldOut,
+    seed: int,
+    dropped_text: bool,
+    verdicts: StepFile,
+    kept: StepFile,
+    journal: Journal,
+) -> None:
+    """The verdict on every row of a part, and the documents that stay, in the order of a keyed hash."""
+    steps, reasons = _reasons(chain)
+    copies: dict[int, tuple[str | None, str | None]] = {}
+    for step, reason, files in reversed(lost):
+        copies |= dict.fromkeys(_rows(of_part(files, chain.number, LOST)).tolist(), (step, reason))
+    held = of_part(drawn, chain.number, DRAWN)
+    held_rows = (
+        set(_rows(held)[held["draw"] <= np.uint64(max(hold_out.below, 0))].tolist()) if hold_out.below >= 0 else set()
+    )
+    flaws = chain.base.columns("id", "url", "file", "place")
+    stays, row = list[dict](), 0
+    with making(verdicts, VERDICTS) as (writer, account):
+        for found, alive in chain.documents():
+            for document, lives in zip(found, alive, strict=True):
+                because, why = (steps[row], reasons[row]) if not lives else copies.get(row, (None, None))
+                split = "dropped" if why is not None or not lives else "held_out" if row in held_rows else "train"
+                values = {name: flaws[name][row].as_py() for name in ("id", "url", "file", "place")}
+                size = len(document.text.encode()) if document else 0
+                text = document.text if document and split == "dropped" and dropped_text else None
+                said = {"step": because, "reason": why, "split": split, "bytes": size, "text": text}
+                if document is not None:
+                    said |= {"content": document.content, "language": document.language}
+                writer.add({**values, "source": chain.source, **said})
+                account.rows_in += 1
+                if split != "dropped" and document is not None:
+                    account.rows_out += 1
+                    account.bytes_out += size
+                    stays.append(_kept(document, split, seed))
+                else:
+                    account.reasons[f"{because}: {why}"] += 1
+                row += 1
+    stays.sort(key=lambda one: (one["order"], one["group"] or "", one["place"] if one["group"] else 0, one["id"]))
+    with making(kept, KEPT) as (writer, account):
+        for one in stays:
+            writer.add(one)
+        account.rows_out = len(stays)
+        account.bytes_out = sum(len(one["text"].encode()) for one in stays)
+
+
+def _kept(document: Document, split: str, seed: int) -> dict:
+    values: dict[str, object] = {name: getattr(document, name) for name in TEXT}
+    order = key(seed, "documents", document.group or document.id)  # neighbours in a file are strangers in a shard
+    return {**values, "place": document.place, "content": document.content, "split": split, "order": order}
+
+
+def _reasons(chain: Chain) -> tuple[list[str | None], list[str | None]]:
+    """The step that dropped each row, and why."""
+    first = chain.base.columns("step", "reason")
+    steps, reasons = first["step"].to_pylist(), first["reason"].to_pylist()
+    for step, file in chain.files:
+        for row, reason in enumerate(file.columns("reason")["reason"].to_pylist()):
+            if reason is not None and reasons[row] is None:
+                steps[row], reasons[row] = step, reason
+    return steps, reasons
+
+
+def gather(kept: Sequence[StepFile], part: int, count: int, out: Path, journal: Journal) -> dict[str, list]:
+    """The kept documents of a range of the order, from all parts of a source: [documents, bytes, digest] by split."""
+    low, high = (part << 64) // count, ((part + 1) << 64) // count - 1
+    bounds = [("order", ">=", pa.scalar(low, pa.uint64())), ("order", "<=", pa.scalar(high, pa.uint64()))]
+    tables = [pa.parquet.read_table(file.path, filters=bounds) for file in kept]
+    rows = [row for table in tables for row in table.to_pylist()]
+    rows.sort(key=lambda one: (one["order"], one["group"] or "", one["place"] if one["group"] else 0, one["id"]))
+    pa.parquet.write_table(pa.Table.from_pylist(rows, KEPT), out, compression="zstd", row_group_size=BATCH)
+    said: dict[str, list] = {}
+    for split in ("train", "held_out"):
+        mine = [row for row in rows if row["split"] == split]
+        names = "".join(row["id"] + row["content"] for row in mine)
+        said[split] = [len(mine), sum(len(row["text"].encode()) for row in mine), digest(names.encode())]
+    return said
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The cut in a folder, over the documents in others."""
+    """The cut in a folder: verdicts on all rows, and the documents that stay."""
 
     folder: Path
-    documents_folders: Mapping[str, Path]
-
-    @cached_property
-    def _rows(self) -> list[dict]:
-        return pa.parquet.read_table(self.folder / CUT).to_pylist()
 
     @cached_property
     def summary(self) -> dict[str, dict]:
         """By source: documents and bytes of each split, and what was dropped for which reason."""
-        return json.loads((self.folder / SUMMARY).read_bytes())
+        return json.loads((self.folder / "summary.json").read_bytes())
 
     def describe(self, source: str) -> str:
         """A sentence on a source: what is trained on, what is held out, what was left out and why."""
@@ -154,19 +268,55 @@ class Cut:
         for split, word in (("train", "to train on"), ("held_out", "held out")):
             documents, size = counts[split]["documents"], counts[split]["bytes"]
             said.append(f"{documents:,} document{'s' if documents != 1 else ''} {word} ({show_bytes(size)})")
-        flaws = pa.parquet.read_table(self.documents_folders[source] / FLAWS).to_pylist()
-        first = {flaw["reason"]: flaw["url"] for flaw in reversed(flaws)}
-        for reason, number in counts["dropped_for"].items():
-            said.append(f"{number:,} left out: {reason}" + (f" (first {first[reason]})" if reason in first else ""))
+        for reason, count in counts["dropped_for"].items():
+            said.append(f"{count:,} left out: {reason} (such as {counts['such_as'][reason]})")
         return f"{source}: {', '.join(said)}"
 
+    def verdicts(self, columns: Sequence[str] | None = None) -> Iterator[dict]:
+        """The verdict on every row, part after part."""
+        for path in sorted((self.folder / "verdicts").glob("*.parquet")):
+            with pa.parquet.ParquetFile(path) as table:
+                for batch in table.iter_batches(BATCH, columns=columns):
+                    yield from batch.to_pylist()
+
     def documents(self, split: str, source: str | None = None) -> Iterator[Document]:
-        """Documents of a split ("train" or "held_out") in stored order."""
-        wanted = {row["id"] for row in self._rows if row["split"] == split and source in (None, row["source"])}
-        folders = {name: path for name, path in self.documents_folders.items() if source in (None, name)}
-        return (one for one in stored(folders) if one.id in wanted)
+        """Documents of a split ("train" or "held_out") in the order of their keyed hash, a batch in memory."""
+        for name in self.summary:
+            if source in (None, name):
+                for path in sorted((self.folder / "kept" / name).glob("*.parquet")):
+                    yield from self._in(path, split)
+
+    def _in(self, path: Path, split: str) -> Iterator[Document]:
+        with pa.parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(BATCH, columns=[*TEXT, "place", "split"]):
+                for row in batch.to_pylist():
+                    if row.pop("split") == split:
+                        yield Document(**{**row, "group": row["group"] or ""})
 
     def digest(self, split: str, source: str | None = None) -> str:
-        """Names the documents of a split by their ids and contents."""
-        rows = [row for row in self._rows if row["split"] == split and source in (None, row["source"])]
-        return digest_of(sorted([row["id"], row["content"]] for row in rows))
+        """Names the documents of a split by their ids and contents, in their order."""
+        names = [self.summary[name][split]["digest"] for name in self.summary if source in (None, name)]
+        return digest("".join(names).encode()) if len(names) != 1 else names[0]
+
+
+def summarise(folder: Path, gathered: Mapping[str, Sequence[dict[str, list]]]) -> dict[str, dict]:
+    """Counts by source, from the verdicts and from what was gathered."""
+    out: dict[str, dict] = {}
+    for source, parts in gathered.items():
+        out[source] = {
+            split: {
+                "documents": sum(part[split][0] for part in parts),
+                "bytes": sum(part[split][1] for part in parts),
+                "digest": digest("".join(part[split][2] for part in parts).encode()),
+            }
+            for split in ("train", "held_out")
+        }
+        out[source] |= {"dropped": {"documents": 0, "bytes": 0}, "dropped_for": Counter(), "such_as": {}}
+    for row in Cut(folder).verdicts(["source", "split", "step", "reason", "bytes", "url"]):
+        if row["split"] == "dropped":
+            there = out[row["source"]]
+            there["dropped"]["documents"] += 1
+            there["dropped"]["bytes"] += row["bytes"]
+            there["dropped_for"][row["reason"]] += 1
+            there["such_as"].setdefault(row["reason"], row["url"])
+    return out

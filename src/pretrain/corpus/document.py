@@ -1,12 +1,48 @@
-"""What the corpus is made of: documents, and what steps say of them."""
+"""What the corpus is made of: records as found, documents, and what steps say of them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from pretrain.base.files import digest
 from pretrain.corpus.sources import SourceFile
+
+LONGEST = 32 * 2**20  # bytes of a record's payload or text; a longer one is a flaw
+_HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # written without spaces: a character is a word
+WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:['’][^\W{_HAN}]+)*")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a reader finds: its text, or the bytes of a payload (`data`) from which an extractor takes the text.
+
+    `place` is where it stands in its file (byte offset, line, row or member): with the file's digest it is the
+    document's id, so no two records of a file share one.
+    """
+
+    place: int
+    url: str
+    text: str | None = None
+    data: bytes = b""
+    media_type: str = "text/plain"
+    title: str = ""
+    language: str | None = None
+    license: str | None = None
+    date: str | None = None  # ISO 8601
+    group: str = ""  # documents that stay together: the files of a repository
+    measures: Mapping[str, float] = field(default_factory=dict)  # what the reader counted: pages, skipped bytes
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A record that became no document, and why."""
+
+    place: int
+    url: str
+    reason: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -17,9 +53,13 @@ class Document:
     source: str
     url: str
     text: str
+    file: str = ""
+    place: int = 0
+    title: str = ""
     language: str | None = None
     license: str | None = None
     date: str | None = None
+    group: str = ""
 
     @cached_property
     def content(self) -> str:
@@ -28,16 +68,13 @@ class Document:
 
     @cached_property
     def words(self) -> list[str]:
-        """The text between white space, split once for all steps."""
-        return self.text.split()
+        """Runs of letters and digits, in order; split once for all steps."""
+        return WORD.findall(self.text)
 
-
-@dataclass(frozen=True)
-class Flaw:
-    """A record that became no document, and why."""
-
-    url: str
-    reason: str
+    @cached_property
+    def lines(self) -> list[str]:
+        """Lines that say something, without the white space around them."""
+        return [line for raw in self.text.split("\n") if (line := raw.strip())]
 
 
 @dataclass(frozen=True)
@@ -55,10 +92,18 @@ class Rule:
 
 
 class Reader(Protocol):
-    """A leaf of `corpus/read`."""
+    """A leaf of `corpus/read`. With `folders = True` a folder that a pattern names is one source file."""
 
-    def read(self, file: SourceFile, source: str) -> Iterator[Document | Flaw]:
-        """The documents of a file, and the flaws of records that are none. Raises UserError for a wrong file."""
+    def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
+        """The records of a file in order, and the flaws of those that are none. Raises UserError for a wrong file."""
+        ...
+
+
+class Extractor(Protocol):
+    """A leaf of `corpus/extract`."""
+
+    def extract(self, record: Record) -> Record | Flaw:
+        """The record with `text` taken out of `data`, or why there is none."""
         ...
 
 
@@ -67,6 +112,18 @@ class Filter(Protocol):
 
     def measure(self, document: Document) -> dict[str, float]:
         """Numbers of one document, whatever the verdict."""
+        ...
+
+    def rules(self) -> list[Rule]:
+        """What must hold for a document to stay."""
+        ...
+
+
+class Edit(Protocol):
+    """A leaf of `corpus/edits`: changes a document's text or names its language."""
+
+    def edit(self, document: Document) -> tuple[Document, dict[str, float]]:
+        """The document as it goes on, and numbers of what was done."""
         ...
 
     def rules(self) -> list[Rule]:

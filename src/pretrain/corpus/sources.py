@@ -2,11 +2,16 @@
 
 import fnmatch
 import glob
+import gzip
+import io
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
+
+import zstandard
 
 from pretrain.base.errors import UserError
 from pretrain.base.files import digest_file
@@ -21,6 +26,24 @@ class SourceFile:
     url: str
     bytes: int
     digest: str
+
+    def open(self) -> BinaryIO:
+        """Its bytes as they lie."""
+        return self.path.open("rb")
+
+    def plain(self) -> BinaryIO:
+        """Its bytes, decompressed as a stream if they begin like gzip or Zstandard."""
+        raw = self.open()
+        start = raw.read(4)
+        raw.seek(0)
+        if start.startswith(b"\x1f\x8b"):
+            stream = gzip.GzipFile(fileobj=raw)
+            stream.myfileobj = cast(io.FileIO, raw)  # closed with it
+            return cast(BinaryIO, stream)
+        if start == b"\x28\xb5\x2f\xfd":
+            frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            return cast(BinaryIO, io.BufferedReader(frames))
+        return raw
 
 
 def source_files(source: Source) -> list[SourceFile]:

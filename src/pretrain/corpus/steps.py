@@ -1,46 +1,149 @@
-"""One source's files to its documents, in seeded hash order."""
+"""Filters and edits over the rows of a part: one file a step, so that a changed step is the first to run again.
 
-from collections.abc import Callable
-from pathlib import Path
+A row is measured until a step drops it; a seeded sample of rows, or all of them, is measured by every step.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from pretrain.base.errors import UserError
 from pretrain.base.random import key
-from pretrain.corpus.document import Document, Flaw, Reader
-from pretrain.corpus.sources import SourceFile
-from pretrain.recipe.corpus import Source
+from pretrain.corpus.document import Document, Edit, Filter, Rule
+from pretrain.corpus.parts import Account, StepFile, TableWriter, making
+from pretrain.corpus.read_part import clean, documents
+from pretrain.corpus.task import Journal
 
-DOCUMENTS_VERSION = 1
-DOCUMENTS, FLAWS = "documents.parquet", "flaws.parquet"
-COLUMNS = ("id", "content", "source", "url", "text", "language", "license", "date")
-SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
+STATE = ("alive", "reason")  # columns of every step's file; an edit's has `text` and `language` as well, null as before
+EDITED = ("text", "language")
+PROBE = Document(id="0" * 32, source="", url="", text="A line to measure.\n")
 
 
-def read_documents(
-    source: Source, files: list[SourceFile], folder: Path, seed: int, advance: Callable[[int], None] = lambda n: None
+@dataclass(frozen=True)
+class Step:
+    """A leaf that looks at one document at a time, by its name in the recipe."""
+
+    use: str
+    leaf: Filter | Edit
+
+    @property
+    def edits(self) -> bool:
+        """Whether it may change the text or the language."""
+        return hasattr(self.leaf, "edit")
+
+    def apply(self, document: Document) -> tuple[Document, dict[str, float | str]]:
+        """The document as it goes on, and its measures."""
+        if self.edits:
+            after, measures = cast(Edit, self.leaf).edit(document)
+            return after, dict(measures)
+        return document, dict(cast(Filter, self.leaf).measure(document))
+
+    def schema(self) -> pa.Schema:
+        """Columns of its file: the state, its measures, and what an edit changes."""
+        _, measures = self.apply(PROBE)
+        fields = [("alive", pa.bool_()), ("reason", pa.string())]
+        fields += [(name, pa.string() if isinstance(value, str) else pa.float64()) for name, value in measures.items()]
+        return pa.schema(fields + ([("text", pa.large_string()), ("language", pa.string())] if self.edits else []))
+
+
+def broken(rules: Sequence[Rule], measures: dict[str, float | str]) -> str | None:
+    """The reason of the first rule that does not hold."""
+    return next((rule.reason for rule in rules if not rule.holds(cast(float, measures[rule.measure]))), None)
+
+
+def sampled(identity: str, seed: int, share: float) -> bool:
+    """Whether a row is of the sample that every step measures."""
+    return key(seed, "measured", identity) < share * 2**64
+
+
+@dataclass
+class _Writing:
+    step: Step
+    rules: list[Rule]
+    writer: TableWriter
+    account: Account
+
+
+def run_steps(
+    base: StepFile,
+    edited: Sequence[StepFile],
+    last: StepFile | None,
+    steps: Sequence[tuple[Step, StepFile]],
+    sample: float,
+    seed: int,
+    journal: Journal,
 ) -> None:
-    """Writes documents.parquet and flaws.parquet of a source; holds the source's text in memory to put it in order.
+    """Writes a file for each of `steps` over the rows of `base`, as the `edited` files and the `last` step left them.
 
-    The order is that of a keyed hash of the ids: neighbours in a folder are strangers in a shard. Raises UserError.
+    A document is made once and passes all steps, so that its words are split once. Raises UserError.
     """
-    reader = cast(Reader, source.reader.bind())
-    documents: list[Document] = []
-    flaws: list[Flaw] = []
-    for file in files:
-        for found in reader.read(file, source.name):
-            if isinstance(found, Flaw):
-                flaws.append(found)
-            else:
-                documents.append(found)
-        advance(1)
-    if not documents:
-        raise UserError(f"corpus.sources {source.name!r}: no document in {len(files)} files", expected="text")
-    documents.sort(key=lambda document: (key(seed, "documents", document.id), document.id))
-    columns = {name: [getattr(document, name) for document in documents] for name in COLUMNS}
-    columns["license"] = [license or source.license for license in columns["license"]]
-    pa.parquet.write_table(pa.table(columns, SCHEMA), folder / DOCUMENTS, row_group_size=1024)
-    rows = {"url": [flaw.url for flaw in flaws], "reason": [flaw.reason for flaw in flaws]}
-    pa.parquet.write_table(pa.table(rows, pa.schema([("url", pa.string()), ("reason", pa.string())])), folder / FLAWS)
+    with ExitStack() as stack:
+        writing = [
+            _Writing(step, step.leaf.rules(), *stack.enter_context(making(file, step.schema()))) for step, file in steps
+        ]
+        row = 0
+        for found, alive in current(base, edited, last):
+            for document, lives in zip(found, alive, strict=True):
+                measured = document is not None and (lives or sampled(document.id, seed, sample))
+                _pass(document if measured else None, lives, writing, row, journal)
+                row += 1
+
+
+def _pass(document: Document | None, alive: bool, writing: list[_Writing], row: int, journal: Journal) -> None:
+    """A document through all steps; None is a row that nobody measures any more."""
+    for number, one in enumerate(writing):
+        values: dict[str, object] = {"alive": False, "reason": None}
+        one.account.rows_in += alive
+        one.account.bytes_in += len(document.text.encode()) if alive and document else 0
+        if document is not None:
+            document, reason, said = _measured(document, one, row, number, journal)
+            values |= said
+            if alive and reason is not None:
+                one.account.reasons[reason] += 1
+                values["reason"] = reason
+            alive = alive and reason is None
+        values["alive"] = alive
+        one.account.rows_out += alive
+        one.account.bytes_out += len(document.text.encode()) if alive and document else 0
+        one.writer.add(values)
+
+
+def _measured(
+    document: Document, one: _Writing, row: int, number: int, journal: Journal
+) -> tuple[Document, str | None, dict[str, object]]:
+    if not journal.at(row, number):
+        return document, f"its worker died in {one.step.use}", {}
+    try:
+        after, measures = one.step.apply(document)
+    except UserError:
+        raise
+    except Exception as error:  # a hostile document takes itself down, no other
+        return document, f"{type(error).__name__} in {one.step.use}", {}
+    said: dict[str, object] = dict(measures)
+    reason = broken(one.rules, measures)
+    if after is not document:
+        after = replace(after, text=clean(after.text)) if after.text != document.text else after
+        said["text"] = after.text if after.text != document.text else None
+        said["language"] = after.language if after.language != document.language else None
+        if reason is None and not after.text.strip():
+            reason = "nothing left"
+    return after, reason, said
+
+
+def current(
+    base: StepFile, edited: Sequence[StepFile], last: StepFile | None
+) -> Iterator[tuple[list[Document | None], list[bool]]]:
+    """Documents of a part as the steps so far left them, BATCH rows at a time, and which of them are still in."""
+    changes = [file.batches(EDITED) for file in edited]
+    states = last.batches(["alive"]) if last is not None else None
+    for found in documents(base):
+        for change in changes:
+            rows = next(change).to_pylist()
+            for i, (document, row) in enumerate(zip(found, rows, strict=True)):
+                said = {name: value for name, value in row.items() if value is not None}
+                if document is not None and said:
+                    found[i] = replace(document, **said)
+        yield found, next(states)["alive"].to_pylist() if states else [document is not None for document in found]

@@ -9,8 +9,11 @@ from pretrain.recipe.schema import Leaf, shape_of
 
 KINDS = {
     "corpus.read": "readers, `read = …` in [[corpus.sources]]",
+    "corpus.extract": "extractors, `extract = …` in [[corpus.sources]]",
     "corpus.filters": "filters, `use = …` in [[corpus.steps]]",
+    "corpus.edits": "edits, `use = …` in [[corpus.steps]]",
     "corpus.dedup": "de-duplication, `use = …` in [[corpus.steps]]",
+    "corpus.engine": "engines, `engine = …` in [corpus]",
     "model.families": "families, `use = …` in [model]",
     "objective.kinds": "objectives, `train.objective`",
     "optimizer.kinds": "optimizers, `train.optimizer`",

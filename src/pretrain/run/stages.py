@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pretrain.base.errors import UserError, nearest
-from pretrain.base.files import manifest_digest, read_manifest, write
+from pretrain.base.files import write
 from pretrain.base.random import key
-from pretrain.corpus.cut import LEDGER_VERSION, Cut, make_cut
+from pretrain.corpus.build import Build, made_of
+from pretrain.corpus.cut import Cut
+from pretrain.corpus.parts import Steps
 from pretrain.corpus.sources import source_files
-from pretrain.corpus.steps import DOCUMENTS_VERSION, read_documents
+from pretrain.corpus.task import Engine
 from pretrain.corpus.tokenize import tokenize
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Event, Finished, Notice, Stage, Started
@@ -152,30 +154,23 @@ def _needed(stages: Sequence[str], number: int) -> bool:
 
 
 def corpus_stage(context: Context, wanted: bool) -> Cut:
-    """Documents of every source, each in a folder of its own, and the cut over them all."""
-    recipe, documents = context.recipe, {}
-    for source in recipe.corpus.sources:
-        files = source_files(source)
-        settings = {"name": source.name, "license": source.license, "read": source.reader.use, **source.reader.options}
-        made_of = {"version": DOCUMENTS_VERSION, "seed": recipe.run.seed, "source": settings}
-        made_of["files"] = {file.url: file.digest for file in files}
+    """Documents of all sources through the steps, and the cut over them all."""
+    recipe = context.recipe
+    files = {source.name: source_files(source) for source in recipe.corpus.sources}
 
-        def make(folder: Path, source=source, files=files) -> None:  # type: ignore[no-untyped-def]
-            read_documents(source, files, folder, recipe.run.seed)
+    def make(folder: Path) -> None:
+        steps = Steps(context.store.root / "steps")
+        steps.root.mkdir(parents=True, exist_ok=True)
+        engine = cast(Engine, recipe.corpus.engine.bind())
+        with engine.open(steps.root) as pool:
+            build = Build(
+                recipe.corpus, recipe.run.seed, steps, pool, lambda said: context.report(Notice("info", said))
+            )
+            build.run(files, folder)
 
-        documents[source.name] = context.stored(f"documents/{source.name}", made_of, make, wanted=wanted)
-    key = {
-        "version": LEDGER_VERSION,
-        "seed": recipe.run.seed,
-        "held_out": recipe.corpus.held_out,
-        "steps": [{"use": step.use, **step.options} for step in recipe.corpus.steps],
-        "documents": {name: _content(folder) for name, folder in documents.items()},
-    }
-    folder = context.stored(
-        "corpus", key, lambda partial: make_cut(recipe.corpus, documents, partial, recipe.run.seed), wanted=wanted
-    )
-    cut = Cut(folder, documents)
-    for name in documents if wanted else ():
+    key = made_of(recipe.corpus, files, recipe.run.seed)
+    cut = Cut(context.stored("corpus", key, make, wanted=wanted))
+    for name in cut.summary if wanted else ():
         context.report(Notice("info", cut.describe(name)))
     return cut
 
@@ -235,10 +230,6 @@ def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool)
 
         folders[source.name] = context.stored(f"tokens/{source.name}", made_of, make, wanted=wanted)
     return folders
-
-
-def _content(folder: Path) -> str:
-    return manifest_digest({name: entry for name, entry in read_manifest(folder).items() if name != "key.json"})
 
 
 def _keep_versions(context: Context) -> None:

@@ -1,11 +1,22 @@
 """Exact copies: equal text."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from pretrain.corpus.document import Document
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Keeps one document of every text."""
+    """Keeps one document of every text: the first, or the longest, of the source or of the whole corpus."""
 
     reason: ClassVar[str] = "exact copy"
+    scope: Literal["all", "source"] = "all"
+    keep: Literal["first", "longest"] = "first"
+    most: int = 1
+
+    def keys(self, document: Document) -> np.ndarray:
+        """Both halves of the text's digest, uint64 [1, 2]."""
+        return np.array([[int(document.content[:16], 16), int(document.content[16:], 16)]], np.uint64)

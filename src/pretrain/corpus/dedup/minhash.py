@@ -5,22 +5,31 @@ Parameters as in FineWeb (Penedo et al. 2024, arXiv 2406.17557): 5-word shingles
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import xxhash
 
 from pretrain.base.random import key, splitmix
+from pretrain.corpus.document import Document
 
 
 @dataclass(frozen=True)
 class Minhash:
-    """Keeps one document of every cluster of near copies."""
+    """Keeps one document of every cluster of near copies: the first, or the longest."""
 
     reason: ClassVar[str] = "near copy"
+    scope: Literal["all", "source"] = "all"
+    keep: Literal["first", "longest"] = "first"
+    most: int = 1
     shingle: int = 5
     bands: int = 14
     rows: int = 8
+
+    def keys(self, document: Document) -> np.ndarray:
+        """The keys of the bands, each with the band's number to tell it from others', uint64 [bands, 2]."""
+        found = self.signature([word.lower() for word in document.words])
+        return np.stack([found, np.arange(self.bands, dtype=np.uint64)], 1)
 
     def signature(self, words: Sequence[str]) -> np.ndarray:
         """Keys of the bands, uint64 [bands]; two texts share a band's key with probability jaccard ** rows."""

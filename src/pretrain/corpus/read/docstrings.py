@@ -6,8 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pretrain.base.files import digest
-from pretrain.corpus.document import Document, Flaw
+from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
 
@@ -17,21 +16,20 @@ class Docstrings:
 
     min_words: int = 8
 
-    def read(self, file: SourceFile, source: str) -> Iterator[Document | Flaw]:
+    def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """One document, or a flaw where the file does not parse or says nothing."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what the file's own literals are warned of
-                tree = ast.parse(file.path.read_bytes())
+                tree = ast.parse(file.plain().read(LONGEST))
         except (SyntaxError, ValueError, RecursionError):
-            yield Flaw(file.url, "no Python")
+            yield Flaw(0, file.url, "no Python")
             return
         said = [text for node in ast.walk(tree) if (text := _docstring(node)) and len(text.split()) >= self.min_words]
         if not said:
-            yield Flaw(file.url, "no docstrings")
+            yield Flaw(0, file.url, "no docstrings")
             return
-        identity = digest(f"{file.digest} {file.url} docstrings".encode())
-        yield Document(identity, source, file.url, "\n\n".join(said) + "\n")
+        yield Record(0, file.url, "\n\n".join(said) + "\n")
 
 
 def _docstring(node: ast.AST) -> str | None:

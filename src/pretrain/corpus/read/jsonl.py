@@ -1,56 +1,86 @@
-"""JSON Lines (jsonlines.org), plain, .gz or .zst: a document a line."""
+"""JSON Lines (jsonlines.org), plain, gzip or Zstandard: a document a line."""
 
-import gzip
-import io
 import json
-from collections.abc import Iterator
-from contextlib import closing
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import zstandard
 
 from pretrain.base.errors import UserError, nearest
-from pretrain.base.files import digest
-from pretrain.corpus.document import Document, Flaw
+from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
+
+DAMAGED = (EOFError, OSError, zlib.error, zstandard.ZstdError)  # what a broken stream raises
 
 
 @dataclass(frozen=True)
 class Jsonl:
-    """`text` names the field with the text, `url` the one with its address."""
+    """Names of the fields, with dots into nested tables: `url = "metadata.url"`."""
 
     text: str = "text"
     url: str = "url"
+    date: str = "date"
+    language: str = "language"
+    license: str = "license"
 
-    def read(self, file: SourceFile, source: str) -> Iterator[Document | Flaw]:
-        """A document a line; a line that is no JSON, or holds no text, is a flaw with its number."""
-        with closing(_open(file)) as lines:
-            for number, line in enumerate(lines, 1):
-                where = f"{file.url}:{number}"
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    yield Flaw(where, "no JSON")
-                    continue
-                text = record.get(self.text) if isinstance(record, dict) else None
-                if number == 1 and isinstance(record, dict) and text is None:
-                    near = nearest(self.text, record)
-                    raise UserError(f"no field {self.text!r}", where=where, expected=", ".join(record), near=near)
-                if not isinstance(text, str) or not text.strip():
-                    yield Flaw(where, "no text")
-                    continue
-                license = record.get("license") if isinstance(record.get("license"), str) else None
-                url = str(record.get(self.url) or where)
-                yield Document(digest(f"{file.digest} {number}".encode()), source, url, text, license=license)
+    def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
+        """A record a line; a line that is no JSON, or holds no text, is a flaw with its number."""
+        number = 0
+        with file.plain() as stream:
+            try:
+                for number, line in enumerate(_lines(stream), 1):
+                    yield self._record(file, number, line)
+            except DAMAGED:
+                yield Flaw(number + 1, f"{file.url}:{number + 1}", "damaged compression, the rest is left out")
 
-
-def _open(file: SourceFile) -> BinaryIO:
-    if file.path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(file.path))
-    raw = file.path.open("rb")
-    if file.path.suffix == ".zst":
-        return cast(
-            BinaryIO, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+    def _record(self, file: SourceFile, number: int, line: bytes | None) -> Record | Flaw:
+        where = f"{file.url}:{number}"
+        if line is None:
+            return Flaw(number, where, "line too long")
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return Flaw(number, where, "no JSON")
+        if not isinstance(record, dict):
+            return Flaw(number, where, "no text")
+        text = field(record, self.text)
+        if number == 1 and text is None:
+            near = nearest(self.text, record)
+            raise UserError(f"no field {self.text!r}", where=where, expected=", ".join(record), near=near)
+        if not isinstance(text, str) or not text.strip():
+            return Flaw(number, where, "no text")
+        return Record(
+            number,
+            said(record, self.url) or where,
+            text,
+            date=said(record, self.date),
+            language=said(record, self.language),
+            license=said(record, self.license),
         )
-    return raw
+
+
+def field(record: object, name: str) -> object:
+    """A value by its name, or by a name with dots in nested tables."""
+    if isinstance(record, Mapping) and name in record:
+        return record[name]
+    first, _, rest = name.partition(".")
+    return field(record.get(first), rest) if rest and isinstance(record, Mapping) else None
+
+
+def said(record: object, name: str) -> str | None:
+    """A value that is a word, or none."""
+    found = field(record, name)
+    return str(found) if isinstance(found, (str, int)) and str(found) else None
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Lines that say something; None stands for one that is too long to hold."""
+    while line := stream.readline(LONGEST):
+        if len(line) == LONGEST and not line.endswith(b"\n"):
+            while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
+                pass
+            yield None
+        else:
+            yield line

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pretrain.base.files import digest
-from pretrain.corpus.document import Document, Flaw
+from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
 
@@ -12,15 +11,16 @@ from pretrain.corpus.sources import SourceFile
 class Text:
     """The whole file is the text; a byte-order mark is taken off."""
 
-    def read(self, file: SourceFile, source: str) -> Iterator[Document | Flaw]:
-        """One document, or the flaw of a file that is not UTF-8 or holds nothing."""
-        try:
-            text = file.path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError:
-            yield Flaw(file.url, "not UTF-8")
+    def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
+        """One record, or the flaw of a file that is not UTF-8, holds nothing or too much."""
+        with file.plain() as stream:
+            data = stream.read(LONGEST + 1)
+        if len(data) > LONGEST:
+            yield Flaw(0, file.url, "too large")
             return
-        yield (
-            Document(digest(f"{file.digest} {file.url}".encode()), source, file.url, text)
-            if text.strip()
-            else Flaw(file.url, "empty")
-        )
+        try:
+            text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError:
+            yield Flaw(0, file.url, "not UTF-8")
+            return
+        yield Record(0, file.url, text) if text.strip() else Flaw(0, file.url, "empty")

@@ -1,0 +1,29 @@
+"""A bound on the documents of one web domain, so that no site fills a corpus."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import xxhash
+
+from pretrain.corpus.document import Document
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Keeps `most` documents of a host: the first ones, or the longest."""
+
+    reason: ClassVar[str] = "too many of its domain"
+    scope: Literal["all", "source"] = "all"
+    keep: Literal["first", "longest"] = "first"
+    most: int = 10_000
+
+    def keys(self, document: Document) -> np.ndarray:
+        """A hash of the host, uint64 [1]; none without one."""
+        try:
+            host = urlsplit(document.url).hostname
+        except ValueError:
+            host = None
+        name = [xxhash.xxh3_64_intdigest(host.removeprefix("www.").encode("utf-8", "replace"))] if host else []
+        return np.array(name, np.uint64)

@@ -1,0 +1,1 @@
+"""Where the corpus' tasks run: a file each."""

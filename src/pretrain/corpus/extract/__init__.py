@@ -1,0 +1,1 @@
+"""Taking the text out of a payload: a file each."""
