@@ -75,7 +75,8 @@ def make(path: Path, pages: dict[str, str]) -> Path:
 
 def test_structure_is_kept_and_apparatus_left_out(tmp_path: Path) -> None:
     pytest.importorskip("lxml", reason="reads EPUB: pip install 'pretrain[crawl]'")
-    body = "<h2>One</h2><p>A  <i>small</i>\nword.</p><ul><li>x</li><li>y</li></ul><p>a<br/>b</p><table><tr><td>1</td><td>2</td></tr></table>"
+    table = "<table><tr><td>1</td><td>2</td></tr></table>"
+    body = "<h2>One</h2><p>A  <i>small</i>\nword.</p><ul><li>x</li><li>y</li></ul><p>a<br/>b</p>" + table
     path = make(tmp_path / "a.epub", {"t": chapter("<p>no</p>", "titlepage"), "c": chapter(body)})
     book = read(Epub(), path)
     assert isinstance(book, Record) and (book.title, book.language) == ("T", "de")
@@ -110,7 +111,7 @@ def test_boilerplate_comes_off(tmp_path: Path, start: str, end: str) -> None:
     head = "The Project Gutenberg eBook of X\n\nTitle: X and Y\nLanguage: German\n\n"
     path = tmp_path / "a.txt"
     path.write_text(
-        f"{head}{start}\n\nProduced by A and\nthe B team.\n\n{PROSE}\n\nshort\nverse\n\n  {PROSE[:60]}\n\n{end}\n\nLICENCE\n"
+        f"{head}{start}\n\nProduced by A and\nB.\n\n{PROSE}\n\nshort\nverse\n\n  {PROSE[:60]}\n\n{end}\n\nLICENCE\n"
     )
     book = read(Gutenberg(), path)
     assert isinstance(book, Record) and (book.title, book.language, book.measures) == (

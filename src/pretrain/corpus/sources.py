@@ -14,7 +14,8 @@ from typing import BinaryIO, cast
 import zstandard
 
 from pretrain.base.errors import UserError
-from pretrain.base.files import digest_file
+from pretrain.base.extension import leaf
+from pretrain.base.files import digest_file, digest_of
 from pretrain.recipe.corpus import Source
 
 
@@ -52,9 +53,10 @@ def source_files(source: Source) -> list[SourceFile]:
     A folder stands for all files below it. The URL begins with the last folder that a pattern names in full, and is the
     whole path where two files would share one. `exclude` globs are held against "/" and the URL.
     """
+    folders = getattr(leaf(source.reader.kind, source.reader.use), "folders", False)
     found: dict[Path, str] = {}
     for pattern in source.paths:
-        matches = {path: url for path, url in _matches(pattern) if path.is_file()}
+        matches = {path: url for path, url in _matches(pattern, folders) if folders or path.is_file()}
         if not matches:
             raise UserError(f"corpus.sources {source.name!r}: no file matches {pattern}", expected="at least one")
         found |= matches
@@ -63,25 +65,35 @@ def source_files(source: Source) -> list[SourceFile]:
         raise UserError(f"corpus.sources {source.name!r}: every file is excluded", expected="at least one that is not")
     times = Counter(kept.values())
     named = {url if times[url] == 1 else str(path): path for path, url in kept.items()}
-    return [SourceFile(path, url, path.stat().st_size, digest_file(path)) for url, path in sorted(named.items())]
+    return [source_file(path, url) for url, path in sorted(named.items())]
 
 
-def _matches(pattern: str) -> Iterator[tuple[Path, str]]:
+def source_file(path: Path, url: str) -> SourceFile:
+    """A file, or a folder with all that it holds, named by its content; what is linked to is left out."""
+    if path.is_file():
+        return SourceFile(path, url, path.stat().st_size, digest_file(path))
+    inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
+    names = {p.relative_to(path).as_posix(): digest_file(p) for p in inside}
+    return SourceFile(path, url, sum(p.stat().st_size for p in inside), digest_of(names))
+
+
+def _matches(pattern: str, folders: bool) -> Iterator[tuple[Path, str]]:
     """(file, URL) of a pattern."""
     for name in ("stdlib", "packages"):
         if pattern.startswith(f"{{{name}}}"):
             folder = Path(sysconfig.get_path("purelib" if name == "packages" else name))
-            for path in _glob(pattern.replace(f"{{{name}}}", str(folder))):
+            for path in _glob(pattern.replace(f"{{{name}}}", str(folder)), folders):
                 yield path, f"{name}/{path.relative_to(folder)}"
             return
     whole = Path(pattern).absolute()
     wild = next((i for i, part in enumerate(whole.parts) if glob.has_magic(part)), len(whole.parts))
     root = Path(*whole.parts[: max(wild - 1, 1)])
-    for path in _glob(str(whole)):
+    for path in _glob(str(whole), folders):
         yield path, str(path.relative_to(root))
 
 
-def _glob(pattern: str) -> list[Path]:
+def _glob(pattern: str, folders: bool) -> list[Path]:
     whole = Path(pattern)
-    # Path.glob takes no absolute pattern.
-    return sorted(whole.rglob("*")) if whole.is_dir() else sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207
+    if whole.is_dir():
+        return [whole] if folders else sorted(whole.rglob("*"))
+    return sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)

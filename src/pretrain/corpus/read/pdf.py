@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -179,7 +180,7 @@ def paragraphs(lines: list[Line]) -> str:
     height = median(line.top - line.bottom for line in lines)
     width = max(line.right for line in lines) - min(line.left for line in lines)
     out = [lines[0].text]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         gap = before.bottom - line.top
         column = [one.right for one in lines if abs(one.left - before.left) < width / 4]
         ends = before.text.endswith((".", "!", "?", ":", '"', "”", "。"))

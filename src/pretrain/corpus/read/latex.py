@@ -1,0 +1,368 @@
+r"""Papers as LaTeX source (Lamport 1994), in a file, a folder or an archive: macros expanded, structure kept."""
+
+import io
+import os
+import posixpath
+import re
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pretrain.corpus.document import LONGEST, Flaw, Record
+from pretrain.corpus.sources import SourceFile
+
+EXPANSIONS = 200_000  # of macros in one paper
+DEPTH = 20  # of files that include files
+MATH = ("equation", "align", "gather", "multline", "eqnarray", "displaymath", "math", "flalign", "alignat")
+DROPPED = ("thebibliography", "comment", "tikzpicture", "picture", "filecontents", "lstdisplay")
+ACCENTS = {
+    "'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "c": "\u0327", "v": "\u030c",
+    "=": "\u0304", "u": "\u0306", "H": "\u030b", ".": "\u0307", "r": "\u030a", "k": "\u0328",
+}  # fmt: skip
+LETTERS = {
+    "ss": "ß",
+    "o": "ø",
+    "O": "Ø",
+    "ae": "æ",
+    "AE": "Æ",
+    "oe": "œ",
+    "OE": "Œ",
+    "l": "ł",
+    "L": "Ł",
+    "aa": "å",
+    "i": "i",
+}
+SILENT = (
+    r"label|cite[a-zA-Z]*\*?|bibliography(?:style)?|[vh]space\*?|includegraphics|pagestyle|s?index[a-z]*|thanks|usepackage",
+    r"documentclass|ref|eqref|autoref|[cC]ref|pageref|author|date|title|setlength|setcounter|newtheorem\*?",
+)  # commands whose argument is no text
+SECTIONS = {"part": 1, "chapter": 1, "section": 2, "subsection": 3, "subsubsection": 4, "paragraph": 5}
+
+
+@dataclass(frozen=True)
+class Latex:
+    """A paper a source: sections with #, formulas between $ as written, tables as rows, captions, lists."""
+
+    folders: ClassVar[bool] = True
+
+    def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
+        """The paper, or why it cannot be read."""
+        try:
+            sources = _sources(file)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError):
+            yield Flaw(0, file.url, "damaged archive")
+            return
+        main = _main(sources)
+        if main is None:
+            yield Flaw(0, file.url, "no LaTeX source")
+            return
+        whole = _included(sources, main, 0)
+        if len(whole) > LONGEST:
+            yield Flaw(0, file.url, "too large")
+            return
+        whole, macros = definitions(whole)
+        whole = expand(whole, macros)
+        title = argument_of(whole, "title")
+        body = whole.partition("\\begin{document}")[2].partition("\\end{document}")[0] or whole
+        text = to_text(body)
+        head = f"# {to_text(title)}\n\n" if title else ""
+        yield Record(0, file.url, f"{head}{text}\n", title=to_text(title))
+
+
+def _sources(file: SourceFile) -> dict[str, str]:
+    """The .tex files of a source by path, those outside of it left out."""
+    found: dict[str, bytes] = {}
+    if file.path.is_dir():
+        for folder, _, names in os.walk(file.path):  # follows no links to folders
+            for name in names:
+                path = file.path / os.path.relpath(os.path.join(folder, name), file.path)  # noqa: PTH118
+                if path.suffix == ".tex" and path.is_file() and not path.is_symlink() and path.stat().st_size < LONGEST:
+                    found[path.relative_to(file.path).as_posix()] = path.read_bytes()
+        return {name: _text(data) for name, data in found.items()}
+    with file.plain() as stream:
+        data = stream.read(8 * LONGEST)
+    if data[:4] == b"PK\x03\x04":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                if entry.filename.endswith(".tex") and entry.file_size < LONGEST:
+                    found[entry.filename] = archive.read(entry)
+    elif data[257:262] == b"ustar":
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                if member.isfile() and member.name.endswith(".tex") and member.size < LONGEST:
+                    content = archive.extractfile(member)
+                    found[member.name.removeprefix("./")] = content.read() if content else b""
+    else:
+        found[file.path.name] = data
+    return {name: _text(data) for name, data in found.items() if not name.startswith(("/", ".."))}
+
+
+def _text(data: bytes) -> str:
+    """Source without comments."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    text = text.replace("\r\n", "\n").replace("\0", "")
+    verbatim = r"(\\begin\{(verbatim|lstlisting|minted)\}.*?\\end\{\2\})"
+    comment = r"(?<!\\)((?:\\\\)*)%[^\n]*\n?[ \t]*"
+    return re.sub(f"{verbatim}|{comment}", lambda m: m[1] or m[3] or "", text, flags=re.DOTALL)
+
+
+def _main(sources: dict[str, str]) -> str | None:
+    def rank(name: str) -> tuple[bool, bool, int]:
+        text = sources[name]
+        return ("\\documentclass" in text or "\\documentstyle" in text, "\\begin{document}" in text, len(text))
+
+    some = [name for name, text in sources.items() if "\\" in text]
+    return max(some, key=rank, default=None)
+
+
+def _included(sources: dict[str, str], name: str, depth: int) -> str:
+    """A file with those that it includes; what is not there, or outside, is nothing."""
+    if depth > DEPTH:
+        return ""
+    folder, size = posixpath.dirname(name), 0
+
+    def put(match: re.Match[str]) -> str:
+        nonlocal size
+        for base in (folder, ""):
+            path = posixpath.normpath(posixpath.join(base, match[1].strip()))
+            for candidate in (path, f"{path}.tex"):
+                if candidate in sources and candidate != name and size < LONGEST:
+                    inner = _included(sources, candidate, depth + 1)
+                    size += len(inner)
+                    return inner
+        return ""
+
+    return re.sub(r"\\(?:input|include|subfile)\s*\{([^{}]{1,200})\}", put, sources[name])
+
+
+def group(text: str, start: int, opening: str = "{", closing: str = "}") -> int:
+    """Where the group that opens at `start` ends (after its brace), or -1."""
+    depth, i = 0, start
+    while i < len(text):
+        if text[i] == "\\":
+            i += 2
+            continue
+        depth += (text[i] == opening) - (text[i] == closing)
+        i += 1
+        if depth == 0:
+            return i
+    return -1
+
+
+def argument_of(text: str, command: str) -> str:
+    """The first argument of a command's first use."""
+    found = re.search(rf"\\{command}\s*(?:\[[^\]]*\])?\s*\{{", text)
+    end = group(text, found.end() - 1) if found else -1
+    return text[found.end() : end - 1] if found and end > 0 else ""
+
+
+@dataclass(frozen=True)
+class Macro:
+    """A user's own command: how many arguments, a default for the first, and what it stands for."""
+
+    arguments: int
+    default: str | None
+    body: str
+
+
+DEFINITION = re.compile(
+    r"\\(?:(?P<new>newcommand|renewcommand|providecommand|DeclareRobustCommand)\*?\s*\{?\s*\\(?P<name>[A-Za-z@]+)\s*\}?"
+    r"\s*(?:\[(?P<count>\d)\])?\s*(?:\[(?P<default>[^\]]*)\])?\s*"
+    r"|(?:g|x|e)?def\s*\\(?P<defined>[A-Za-z@]+)\s*(?P<marks>(?:#\d)*)\s*"
+    r"|DeclareMathOperator(?P<star>\*?)\s*\{?\s*\\(?P<operator>[A-Za-z@]+)\s*\}?\s*)(?=\{)"
+)
+
+
+def definitions(text: str) -> tuple[str, dict[str, Macro]]:
+    """The text without the definitions of macros, and these."""
+    macros, out, place = dict[str, Macro](), list[str](), 0
+    while found := DEFINITION.search(text, place):
+        end = group(text, found.end())
+        if end < 0:
+            break
+        out.append(text[place : found.start()])
+        body = text[found.end() + 1 : end - 1]
+        if found["operator"]:
+            macros[found["operator"]] = Macro(0, None, f"\\operatorname{found['star']}{{{body}}}")
+        elif found["defined"]:
+            macros[found["defined"]] = Macro(found["marks"].count("#"), None, body)
+        else:
+            macros[found["name"]] = Macro(int(found["count"] or 0), found["default"], body)
+        place = end
+    return "".join([*out, text[place:]]), macros
+
+
+def expand(text: str, macros: dict[str, Macro]) -> str:
+    """Macros replaced by what they stand for, as often as a paper may; one that stands for itself stays."""
+    if not macros:
+        return text
+    out, left, budget = list[str](), EXPANSIONS, 4 * LONGEST
+    stack = [(text, 0)]
+    command = re.compile(r"\\([A-Za-z@]+)")
+    while stack and budget > 0:
+        text, place = stack.pop()
+        found = command.search(text, place)
+        while found and (found[1] not in macros or left <= 0):
+            found = command.search(text, found.end())
+        if found is None:
+            out.append(text[place:])
+            budget -= len(text) - place
+            continue
+        out.append(text[place : found.start()])
+        budget -= found.start() - place
+        left -= 1
+        body, end = _applied(macros[found[1]], text, found.end())
+        budget -= len(body) // 8
+        stack.append((text, end))
+        if len(stack) < 200:
+            stack.append((body, 0))
+    return "".join(out)
+
+
+def _applied(macro: Macro, text: str, place: int) -> tuple[str, int]:
+    """A macro's body with its arguments, and where these end."""
+    arguments = list[str]()
+    if macro.default is not None:
+        found = re.compile(r"\s*\[").match(text, place)
+        end = group(text, found.end() - 1, "[", "]") if found else -1
+        arguments.append(text[found.end() : end - 1] if found and end > 0 else macro.default)
+        place = end if end > 0 else place
+    while len(arguments) < macro.arguments:
+        blank = re.compile(r"\s*").match(text, place)
+        start = blank.end() if blank else place
+        if text[start : start + 1] == "{" and (end := group(text, start)) > 0:
+            arguments.append(text[start + 1 : end - 1])
+            place = end
+        else:
+            token = re.compile(r"\\[A-Za-z@]+|\\.|.").match(text, start)
+            arguments.append(token[0] if token else "")
+            place = token.end() if token else start
+    body = re.sub(r"#(\d)", lambda m: arguments[int(m[1]) - 1] if 0 < int(m[1]) <= len(arguments) else "", macro.body)
+    if macro.arguments == 0 and re.search(r"\\[A-Za-z@]+$", body) and text[place : place + 1].isalpha():
+        body += " "
+    return body, place
+
+
+def to_text(latex: str) -> str:
+    """LaTeX without macros as text: what cannot be said in words stays as it is written, between $."""
+    kept = list[str]()
+
+    def keep(said: str) -> str:
+        kept.append(said)
+        return f"\0{len(kept) - 1}\0"
+
+    text = _formulas(latex.replace("\0", ""), keep)
+    text = _environments(text, keep)
+    text = _commands(text)
+    text = re.sub(r"\\item\s*(?:\[([^\]]*)\])?\s*", lambda m: f"\n- {m[1] + ': ' if m[1] else ''}", text)
+    text = re.sub(r"\\(?:begin|end)\s*\{[^{}]*\}(?:\[[^\]]*\])?", "\n\n", text)
+    text = _accents(text)
+    text = re.sub(r"\\([A-Za-z@]+)\*?\s*(?:\[[^\]\n]*\])?", lambda m: LETTERS.get(m[1], ""), text)
+    text = re.sub(r"\\([%&#_{}$ ])", lambda m: {"{": "\1", "}": "\2"}.get(m[1], m[1]), text.replace("\\\\", "\n"))
+    text = text.replace("---", "—").replace("--", "–").replace("``", "“").replace("''", "”").replace("~", " ")
+    text = re.sub(r"[{}]", "", text).replace("\1", "{").replace("\2", "}")
+    lines = [" ".join(line.split()) for line in re.sub(r"(?<!\n)\n(?!\n|- |#|\|)", " ", text).split("\n")]
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    while "\0" in text:
+        text = re.sub(r"\0(\d+)\0", lambda m: kept[int(m[1])], text)
+    return text
+
+
+def _formulas(text: str, keep: Callable[[str], str]) -> str:
+    def displayed(inside: str) -> str:
+        unlabelled = re.sub(r"\\label\{[^{}]*\}", "", inside).strip()
+        return keep(f"$${unlabelled}$$")
+
+    text = re.sub(r"\\verb(\W)(.*?)\1", lambda m: keep(f"`{m[2]}`"), text)
+    text = re.sub(
+        r"\\begin\{(verbatim|lstlisting|minted|Verbatim)\*?\}(?:\[[^\]]*\])?(?:\{[^{}]*\})?(.*?)\\end\{\1\*?\}",
+        lambda m: "\n\n" + keep(f"```{m[2].rstrip()}\n```") + "\n\n",
+        text,
+        flags=re.DOTALL,
+    )
+    for name in MATH:
+        pattern = rf"\\begin\{{{name}(\*?)\}}(.*?)\\end\{{{name}\1\}}"
+        text = re.sub(pattern, lambda m: f" {displayed(m[2])} ", text, flags=re.DOTALL)
+    text = re.sub(r"(?<!\\)\\\[(.*?)\\\]", lambda m: f" {displayed(m[1])} ", text, flags=re.DOTALL)
+    text = re.sub(r"(?<!\\)\$\$(.*?)(?<!\\)\$\$", lambda m: f" {displayed(m[1])} ", text, flags=re.DOTALL)
+    text = re.sub(r"(?<!\\)\\\((.*?)\\\)", lambda m: keep(f"${m[1].strip()}$"), text, flags=re.DOTALL)
+    return re.sub(r"(?<!\\)\$((?:[^$\\]|\\.){1,5000})\$", lambda m: keep(f"${m[1].strip()}$"), text, flags=re.DOTALL)
+
+
+def _environments(text: str, keep: Callable[[str], str]) -> str:
+    for name in DROPPED:
+        text = re.sub(rf"\\begin\{{{name}\*?\}}.*?\\end\{{{name}\*?\}}", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r"\\begin\{(tabular[xy*]?|longtable|array)\}(.*?)\\end\{\1\}", lambda m: _table(m[2]), text, flags=re.DOTALL
+    )
+
+    def captions(match: re.Match[str]) -> str:
+        inside = match[2]
+        said = argument_of(inside, "caption")
+        table = "\n".join(line for line in inside.split("\n") if line.startswith("|"))
+        return f"\n\n{table}\n\n{said}\n\n" if said or table else ""
+
+    return re.sub(r"\\begin\{(figure|table|wrapfigure|wraptable)\*?\}(.*?)\\end\{\1\*?\}", captions, text, flags=re.S)
+
+
+def _table(inside: str) -> str:
+    start = 0
+    while (found := re.compile(r"\s*[\[{]").match(inside, start)) is not None:
+        opening = inside[found.end() - 1]
+        end = group(inside, found.end() - 1, opening, "}" if opening == "{" else "]")
+        if end < 0:
+            break
+        start = end
+    rows = []
+    for row in re.split(r"\\\\(?:\[[^\]]*\])?", inside[start:]):
+        bare = re.sub(
+            r"\\(?:hline|toprule|midrule|bottomrule|cline\{[^{}]*\}|cmidrule(?:\([^)]*\))?\{[^{}]*\})", "", row
+        )
+        cells = [" ".join(cell.split()) for cell in re.split(r"(?<!\\)&", bare)]
+        if any(cells):
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n\n" + "\n".join(rows) + "\n\n"
+
+
+def _commands(text: str) -> str:
+    """Commands whose argument is text, or none of it."""
+    for name, depth in SECTIONS.items():
+        mark = "#" * depth
+
+        def headed(said: str, mark: str = mark) -> str:
+            return f"\n\n{mark} {' '.join(said.split())}\n\n"
+
+        text = _each(text, rf"\\{name}\*?\s*(?:\[[^\]]*\])?\s*", headed)
+    text = re.sub(r"\\begin\{abstract\}", "\n\n## Abstract\n\n", text)
+    text = _each(text, rf"\\(?:{'|'.join(SILENT)})\s*(?:\[[^\]]*\])*\s*", lambda said: "")
+    text = _each(text, r"\\footnote\s*", lambda said: f" ({said.strip()})")
+    return _each(text, r"\\(?:href|textcolor)\s*\{[^{}]*\}\s*", lambda said: said)
+
+
+def _each(text: str, pattern: str, say: Callable[[str], str]) -> str:
+    """Every use of a command and its argument replaced by what is said of the argument."""
+    out, place = list[str](), 0
+    for found in re.compile(pattern + r"(?=\{)").finditer(text):
+        if found.start() < place:
+            continue
+        end = group(text, found.end())
+        if end < 0:
+            continue
+        out += [text[place : found.start()], say(text[found.end() + 1 : end - 1])]
+        place = end
+    return "".join([*out, text[place:]])
+
+
+def _accents(text: str) -> str:
+    def put(match: re.Match[str]) -> str:
+        return unicodedata.normalize("NFC", match[2] + ACCENTS[match[1]])
+
+    text = re.sub(r"\\(['`^\"~=.])\s*\{?\\?([A-Za-z])\}?", put, text)
+    return re.sub(r"\\([cvuHrk])(?:\s+|\s*\{)([A-Za-z])\}?", put, text)
