@@ -14,7 +14,7 @@ from pretrain.corpus.document import Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
 MUTANTS = [
-    ("src/pretrain/corpus/read/latex.py", "while found and (found[1] not in macros or left <= 0)", "while found"),
+    ("src/pretrain/corpus/macros.py", "while found and (found[1] not in macros or left <= 0)", "while found"),
     ("src/pretrain/corpus/read/latex.py", "and not path.is_symlink()", ""),
 ]
 latex = find("corpus.read", "latex")

@@ -110,8 +110,8 @@ class Extractor(Protocol):
 class Filter(Protocol):
     """A leaf of `corpus/filters`."""
 
-    def measure(self, document: Document) -> dict[str, float]:
-        """Numbers of one document, whatever the verdict."""
+    def measure(self, document: Document) -> Mapping[str, float | str]:
+        """Numbers of one document, whatever the verdict; a string is for the report."""
         ...
 
     def rules(self) -> list[Rule]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pretrain.corpus.document import LONGEST, Flaw, Record
+from pretrain.corpus.macros import argument_of, definitions, expand, group
 from pretrain.corpus.sources import SourceFile
 
-EXPANSIONS = 200_000  # of macros in one paper
 DEPTH = 20  # of files that include files
 MATH = ("equation", "align", "gather", "multline", "eqnarray", "displaymath", "math", "flalign", "alignat")
 DROPPED = ("thebibliography", "comment", "tikzpicture", "picture", "filecontents", "lstdisplay")
@@ -140,114 +140,6 @@ def _included(sources: dict[str, str], name: str, depth: int) -> str:
         return ""
 
     return re.sub(r"\\(?:input|include|subfile)\s*\{([^{}]{1,200})\}", put, sources[name])
-
-
-def group(text: str, start: int, opening: str = "{", closing: str = "}") -> int:
-    """Where the group that opens at `start` ends (after its brace), or -1."""
-    depth, i = 0, start
-    while i < len(text):
-        if text[i] == "\\":
-            i += 2
-            continue
-        depth += (text[i] == opening) - (text[i] == closing)
-        i += 1
-        if depth == 0:
-            return i
-    return -1
-
-
-def argument_of(text: str, command: str) -> str:
-    """The first argument of a command's first use."""
-    found = re.search(rf"\\{command}\s*(?:\[[^\]]*\])?\s*\{{", text)
-    end = group(text, found.end() - 1) if found else -1
-    return text[found.end() : end - 1] if found and end > 0 else ""
-
-
-@dataclass(frozen=True)
-class Macro:
-    """A user's own command: how many arguments, a default for the first, and what it stands for."""
-
-    arguments: int
-    default: str | None
-    body: str
-
-
-DEFINITION = re.compile(
-    r"\\(?:(?P<new>newcommand|renewcommand|providecommand|DeclareRobustCommand)\*?\s*\{?\s*\\(?P<name>[A-Za-z@]+)\s*\}?"
-    r"\s*(?:\[(?P<count>\d)\])?\s*(?:\[(?P<default>[^\]]*)\])?\s*"
-    r"|(?:g|x|e)?def\s*\\(?P<defined>[A-Za-z@]+)\s*(?P<marks>(?:#\d)*)\s*"
-    r"|DeclareMathOperator(?P<star>\*?)\s*\{?\s*\\(?P<operator>[A-Za-z@]+)\s*\}?\s*)(?=\{)"
-)
-
-
-def definitions(text: str) -> tuple[str, dict[str, Macro]]:
-    """The text without the definitions of macros, and these."""
-    macros, out, place = dict[str, Macro](), list[str](), 0
-    while found := DEFINITION.search(text, place):
-        end = group(text, found.end())
-        if end < 0:
-            break
-        out.append(text[place : found.start()])
-        body = text[found.end() + 1 : end - 1]
-        if found["operator"]:
-            macros[found["operator"]] = Macro(0, None, f"\\operatorname{found['star']}{{{body}}}")
-        elif found["defined"]:
-            macros[found["defined"]] = Macro(found["marks"].count("#"), None, body)
-        else:
-            macros[found["name"]] = Macro(int(found["count"] or 0), found["default"], body)
-        place = end
-    return "".join([*out, text[place:]]), macros
-
-
-def expand(text: str, macros: dict[str, Macro]) -> str:
-    """Macros replaced by what they stand for, as often as a paper may; one that stands for itself stays."""
-    if not macros:
-        return text
-    out, left, budget = list[str](), EXPANSIONS, 4 * LONGEST
-    stack = [(text, 0)]
-    command = re.compile(r"\\([A-Za-z@]+)")
-    while stack and budget > 0:
-        text, place = stack.pop()
-        found = command.search(text, place)
-        while found and (found[1] not in macros or left <= 0):
-            found = command.search(text, found.end())
-        if found is None:
-            out.append(text[place:])
-            budget -= len(text) - place
-            continue
-        out.append(text[place : found.start()])
-        budget -= found.start() - place
-        left -= 1
-        body, end = _applied(macros[found[1]], text, found.end())
-        budget -= len(body) // 8
-        stack.append((text, end))
-        if len(stack) < 200:
-            stack.append((body, 0))
-    return "".join(out)
-
-
-def _applied(macro: Macro, text: str, place: int) -> tuple[str, int]:
-    """A macro's body with its arguments, and where these end."""
-    arguments = list[str]()
-    if macro.default is not None:
-        found = re.compile(r"\s*\[").match(text, place)
-        end = group(text, found.end() - 1, "[", "]") if found else -1
-        arguments.append(text[found.end() : end - 1] if found and end > 0 else macro.default)
-        place = end if end > 0 else place
-    while len(arguments) < macro.arguments:
-        blank = re.compile(r"\s*").match(text, place)
-        start = blank.end() if blank else place
-        if text[start : start + 1] == "{" and (end := group(text, start)) > 0:
-            arguments.append(text[start + 1 : end - 1])
-            place = end
-        else:
-            token = re.compile(r"\\[A-Za-z@]+|\\.|.").match(text, start)
-            arguments.append(token[0] if token else "")
-            place = token.end() if token else start
-    body = re.sub(r"#(\d)", lambda m: arguments[int(m[1]) - 1] if 0 < int(m[1]) <= len(arguments) else "", macro.body)
-    if macro.arguments == 0 and re.search(r"\\[A-Za-z@]+$", body) and text[place : place + 1].isalpha():
-        body += " "
-    return body, place
 
 
 def to_text(latex: str) -> str:

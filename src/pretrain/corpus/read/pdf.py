@@ -21,7 +21,7 @@ RIGHT_TO_LEFT = re.compile(
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """A line of a page, or a run of one: its text and its box in points, the origin at the bottom left."""
 
     text: str
@@ -54,7 +54,7 @@ class Pdf:
             document.close()
 
     def _document(self, file: SourceFile, document: Any, library: Any) -> Record | Flaw:
-        pages, scanned = list[list[Line]](), 0
+        pages, scanned = list[list[_Line]](), 0
         for number in range(min(len(document), PAGES)):
             try:
                 lines = _lines(document[number])
@@ -72,10 +72,10 @@ class Pdf:
         return Record(0, file.url, text + "\n", title=said.get("Title", ""), measures=counts)
 
 
-def _lines(page: Any) -> list[Line]:
+def _lines(page: Any) -> list[_Line]:
     """Runs of text that PDFium finds on a page, those on one line that stand close joined."""
     found = page.get_textpage()
-    runs = list[Line]()
+    runs = list[_Line]()
     for i in range(found.count_rects()):
         left, bottom, right, top = found.get_rect(i)
         text = found.get_text_bounded(left, bottom, right, top).replace("\r\n", " ")
@@ -83,11 +83,11 @@ def _lines(page: Any) -> list[Line]:
             "", text.replace("\x02", "-").replace("\ufffe", "-")
         )  # PDFium's mark of a hyphen at a line's end
         if text.strip():
-            runs.append(Line(text, left, bottom, right, top))
+            runs.append(_Line(text, left, bottom, right, top))
     if any(RIGHT_TO_LEFT.search(run.text) for run in runs) and _stands_as_seen(found):
         runs = [replace(run, text=RIGHT_TO_LEFT.sub(lambda match: match[0][::-1], run.text)) for run in runs]
     found.close()
-    lines = list[Line]()
+    lines = list[_Line]()
     for run in runs:
         last = lines[-1] if lines else None
         height = run.top - run.bottom
@@ -103,10 +103,10 @@ def _lines(page: Any) -> list[Line]:
                 max(last.right, run.right),
                 max(last.top, run.top),
             )
-            lines[-1] = Line(last.text + gap + run.text, *box)
+            lines[-1] = _Line(last.text + gap + run.text, *box)
         else:
             lines.append(run)
-    return [Line(" ".join(line.text.split()), line.left, line.bottom, line.right, line.top) for line in lines]
+    return [_Line(" ".join(line.text.split()), line.left, line.bottom, line.right, line.top) for line in lines]
 
 
 def _stands_as_seen(found: Any) -> bool:
@@ -119,13 +119,13 @@ def _stands_as_seen(found: Any) -> bool:
     return sum(steps) > len(steps) / 2
 
 
-def reading_order(lines: list[Line]) -> list[Line]:
+def reading_order(lines: list[_Line]) -> list[_Line]:
     """From top to bottom; where a gutter parts the page, the left column before the right one between wide lines."""
     from_top = sorted(lines, key=lambda line: (-round(line.top, 1), line.left))
     gutter = _gutter(lines)
     if gutter is None:
         return from_top
-    out, left, right = list[Line](), list[Line](), list[Line]()
+    out, left, right = list[_Line](), list[_Line](), list[_Line]()
     for line in from_top:
         if line.right <= gutter:
             left.append(line)
@@ -137,7 +137,7 @@ def reading_order(lines: list[Line]) -> list[Line]:
     return [*out, *left, *right]
 
 
-def _gutter(lines: list[Line]) -> float | None:
+def _gutter(lines: list[_Line]) -> float | None:
     """Where a vertical white strip in the middle half of a page has a quarter of the lines on either side."""
     if len(lines) < 8:
         return None
@@ -153,10 +153,10 @@ def _gutter(lines: list[Line]) -> float | None:
     return None if best is None else best[2]
 
 
-def without_running_heads(pages: list[list[Line]]) -> list[list[Line]]:
+def without_running_heads(pages: list[list[_Line]]) -> list[list[_Line]]:
     """Pages without page numbers, and without first and last lines that at least three of them share but for digits."""
 
-    def bare(line: Line) -> str:
+    def bare(line: _Line) -> str:
         return re.sub(r"[\dIVXLCivxlc]+", "#", line.text) if len(line.text) < 12 else re.sub(r"\d+", "#", line.text)
 
     edges = Counter(bare(line) for page in pages for line in {*page[:1], *page[-1:]})
@@ -173,7 +173,7 @@ def without_running_heads(pages: list[list[Line]]) -> list[list[Line]]:
     return out
 
 
-def paragraphs(lines: list[Line]) -> str:
+def paragraphs(lines: list[_Line]) -> str:
     """Lines joined to paragraphs: a wide gap, an indent after a full stop or a short line ends one."""
     if not lines:
         return ""

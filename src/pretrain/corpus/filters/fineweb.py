@@ -1,0 +1,41 @@
+"""FineWeb's own rules (Penedo et al. 2024, arXiv 2406.17557, 3.6): lines that end as sentences do, few short ones."""
+
+from dataclasses import dataclass
+
+from pretrain.corpus.document import Document, Rule
+
+ENDINGS = (".", "!", "?", '"', "'", "”", "’", "…", "。", "！", "？", "؟", "।")
+SHORT = 30  # characters
+
+
+@dataclass(frozen=True)
+class Fineweb:
+    """Drops lists, menus and keyword stuffing."""
+
+    min_punctuated_lines: float = 0.12
+    max_short_lines: float = 0.67
+    max_duplicate_line_characters: float = 0.01
+    max_newlines_per_word: float = 0.3
+
+    def measure(self, document: Document) -> dict[str, float]:
+        """Shares of one document."""
+        lines = document.lines
+        count, seen, again = max(len(lines), 1), set[str](), 0
+        for line in lines:
+            again += len(line) if line in seen else 0
+            seen.add(line)
+        return {
+            "punctuated_lines": sum(line.endswith(ENDINGS) for line in lines) / count,
+            "short_lines": sum(len(line) <= SHORT for line in lines) / count,
+            "duplicate_line_characters": again / max(len(document.text) - document.text.count("\n"), 1),
+            "newlines_per_word": document.text.count("\n") / max(len(document.words), 1),
+        }
+
+    def rules(self) -> list[Rule]:
+        """What must hold for a document to stay."""
+        return [
+            Rule("punctuated_lines", "too few lines end as sentences do", at_least=self.min_punctuated_lines),
+            Rule("short_lines", "too many short lines", at_most=self.max_short_lines),
+            Rule("duplicate_line_characters", "too many repeated lines", at_most=self.max_duplicate_line_characters),
+            Rule("newlines_per_word", "a list", at_most=self.max_newlines_per_word),
+        ]

@@ -1,0 +1,88 @@
+"""Gopher's repetition rules (Rae et al. 2021, arXiv 2112.11446, table A1): drop pages that say one thing many times.
+
+Runs of words are compared by 64-bit hashes in numpy; a text of n words costs O(n log n) for each length.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pretrain.base.random import splitmix
+from pretrain.corpus.document import Document, Rule
+from pretrain.corpus.words import hashes
+
+TOP = {2: 0.20, 3: 0.18, 4: 0.16}
+DUPLICATE = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+@dataclass(frozen=True)
+class GopherRepetition:
+    """Drops a document by its repeated lines, paragraphs and runs of words; `scale` loosens all bounds alike."""
+
+    scale: float = 1.0
+    max_duplicate_lines: float = 0.30
+    max_duplicate_paragraphs: float = 0.30
+    max_duplicate_line_characters: float = 0.20
+    max_duplicate_paragraph_characters: float = 0.20
+
+    def measure(self, document: Document) -> dict[str, float]:
+        """Shares of one document."""
+        text = document.text
+        size = max(len(text), 1)
+        lines = document.lines
+        paragraphs = [stripped for one in text.split("\n\n") if (stripped := one.strip())]
+        out = {}
+        for name, pieces in (("line", lines), ("paragraph", paragraphs)):
+            seen = set[str]()
+            again = [piece for piece in pieces if piece in seen or seen.add(piece)]  # type: ignore[func-returns-value]
+            out[f"duplicate_{name}s"] = len(again) / max(len(pieces), 1)
+            out[f"duplicate_{name}_characters"] = sum(map(len, again)) / size
+        words = document.words
+        keys = hashes(words)
+        ends = np.cumsum([0, *map(len, words)])
+        length = max(int(ends[-1]), 1)  # characters of words, what runs are a share of
+        grams = splitmix(keys)
+        for n in range(2, 11):
+            grams = splitmix(grams[:-1] ^ keys[n - 1 :]) if len(grams) > 1 else grams[:0]
+            if n in TOP:
+                out[f"top_{n}_gram"] = top_share(grams, ends, n) / length
+            if n in DUPLICATE:
+                out[f"duplicate_{n}_grams"] = duplicate_share(grams, ends, n) / length
+        return out
+
+    def rules(self) -> list[Rule]:
+        """What must hold for a document to stay."""
+        own = ("duplicate_lines", "duplicate_paragraphs", "duplicate_line_characters", "duplicate_paragraph_characters")
+        bounds = {name: getattr(self, f"max_{name}") for name in own}
+        bounds |= {f"top_{n}_gram": most for n, most in TOP.items()}
+        bounds |= {f"duplicate_{n}_grams": most for n, most in DUPLICATE.items()}
+        return [
+            Rule(name, f"too much repetition: {name.replace('_', ' ')}", at_most=most * self.scale)
+            for name, most in bounds.items()
+        ]
+
+
+def top_share(grams: np.ndarray, ends: np.ndarray, n: int) -> float:
+    """Characters in the run of n words that takes most of them, if it stands more than once."""
+    if len(grams) < 2:
+        return 0.0
+    _, first, times = np.unique(grams, return_index=True, return_counts=True)
+    characters = (ends[first + n] - ends[first]) * np.where(times > 1, times, 0)
+    return float(characters.max())
+
+
+def duplicate_share(grams: np.ndarray, ends: np.ndarray, n: int) -> float:
+    """Characters of words in runs of n that stood before, each word counted once."""
+    if len(grams) < 2:
+        return 0.0
+    _, first = np.unique(grams, return_index=True)
+    again = np.ones(len(grams), bool)
+    again[first] = False
+    starts = np.flatnonzero(again)
+    if not len(starts):
+        return 0.0
+    covered = np.zeros(len(grams) + n, np.int32)
+    np.add.at(covered, starts, 1)
+    np.add.at(covered, starts + n, -1)
+    inside = np.cumsum(covered)[: len(ends) - 1] > 0
+    return float(np.diff(ends)[inside].sum())

@@ -1,0 +1,70 @@
+"""Oracle: languages of real sentences; a confusion table counted by hand; mixed pages by paragraph."""
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pretrain.base.errors import UserError
+from pretrain.base.extension import leaf
+from pretrain.corpus.confusion import confusion, table
+from pretrain.corpus.document import Document
+
+MUTANTS = [
+    ("src/pretrain/corpus/edits/language.py", "language in self.keep", "language not in self.keep"),
+    ("src/pretrain/corpus/confusion.py", "answers[said] += times", "answers[truth] += times"),
+]
+SENTENCES = Path(__file__).parents[3] / "shared" / "data" / "lid" / "sentences.tsv.gz"
+Language = leaf("corpus.edits", "language")
+needs_crawl = pytest.mark.usefixtures("crawl")
+ENGLISH = "The committee has decided that the meeting will be held again next week, whatever the weather may be."
+GERMAN = "Der Ausschuss hat beschlossen, dass die Sitzung in der nächsten Woche noch einmal stattfinden wird."
+
+
+@pytest.fixture
+def crawl() -> None:
+    pytest.importorskip("py3langid", reason="identifies languages: pip install 'pretrain[crawl]'")
+
+
+def document(text: str) -> Document:
+    return Document("0" * 32, "web", "u", text)
+
+
+@needs_crawl
+@pytest.mark.skipif(not SENTENCES.exists(), reason="needs the sentences in ../shared/data")
+def test_sentences_of_75_languages() -> None:
+    with gzip.open(SENTENCES, "rt", encoding="utf-8") as file:
+        pairs = [line.rstrip("\n").split("\t") for line in file][::30]
+    model = Language()
+    counts = confusion((truth, model.identify(text)[0]) for truth, text in pairs)
+    right = sum(times for (truth, said), times in counts.items() if truth == said)
+    assert right / len(pairs) > 0.9
+    assert table(counts).startswith(f"{right / len(pairs):.3f} of {len(pairs):,} are right")
+
+
+@needs_crawl
+def test_what_is_kept_and_mixed_pages() -> None:
+    edited, measures = Language(keep=("de",)).edit(document(ENGLISH))
+    assert edited.language == "en" and measures["wanted_language"] == 0.0
+    page = f"{GERMAN}\n\n{ENGLISH}\n\n{GERMAN} {GERMAN}\n\nkurz"
+    edited, measures = Language(paragraphs=True).edit(document(page))
+    assert edited.language == "de" and edited.text == f"{GERMAN}\n\n{GERMAN} {GERMAN}\n\nkurz"
+    assert measures["foreign_share"] == pytest.approx(len(ENGLISH) / len(page))
+    assert Language().edit(document("   "))[0].language == "und"
+
+
+def test_a_model_that_is_none() -> None:
+    with pytest.raises(UserError, match=r"fasttext is not installed|no fastText model"):
+        Language(model="nowhere.bin").identify("text")
+
+
+def test_confusion_is_counted() -> None:
+    pairs = [("de", "de")] * 3 + [("de", "nl")] + [("nl", "nl")] * 2 + [("mi", "en")]
+    assert confusion(pairs) == Counter({("de", "de"): 3, ("de", "nl"): 1, ("nl", "nl"): 2, ("mi", "en"): 1})
+    lines = [line.split() for line in table(confusion(pairs)).splitlines()[3:]]
+    assert lines == [
+        ["mi", "1", "0.000", "0.000", "en", "1"],
+        ["de", "4", "0.750", "1.000", "nl", "1"],
+        ["nl", "2", "1.000", "0.667"],
+    ]
