@@ -1,0 +1,62 @@
+"""What other thresholds would keep, from the measures of a corpus that was made: nothing is run again."""
+
+import argparse
+import json
+from pathlib import Path
+
+FEW = 200  # documents in a sample, below which its error is as large as what it says
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pretrain recut`."""
+    parser.add_argument("recipe", help="a file, or the name of a recipe that ships, whose corpus was made here")
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="corpus.steps.gopher_quality.min_words=100")
+    parser.add_argument("--exact", action="store_true", help="every document, not the sample that all steps measured")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what would be kept, lost and gained."""
+    from pretrain.base.errors import UserError
+    from pretrain.base.units import show_bytes
+    from pretrain.corpus.build import made_of
+    from pretrain.corpus.parts import Steps
+    from pretrain.corpus.recut import recut
+    from pretrain.corpus.sources import source_files
+    from pretrain.recipe.read import load
+    from pretrain.run.store import Store
+
+    now, then = load(arguments.recipe), load(arguments.recipe, arguments.overrides)
+    store = Store(Path("store").absolute())
+    files = {source.name: source_files(source) for source in now.corpus.sources}
+    cut = store.find("corpus", made_of(now.corpus, files, now.run.seed))
+    if cut is None:
+        expected = f"`pretrain run {arguments.recipe} --to corpus` first"
+        raise UserError("its corpus is not made yet", where=arguments.recipe, expected=expected)
+    found = recut(cut, Steps(store.root / "steps"), now.corpus, then.corpus, now.run.seed, exact=arguments.exact)
+    if arguments.json:
+        names = ("share", "documents", "kept", "kept_then", "lost", "gained", "unknown", "bytes_kept", "bytes_then")
+        print(json.dumps({**{name: getattr(found, name) for name in names}, "samples": found.samples}))
+        return 0
+    basis = "all documents" if found.share == 1 else f"a sample of {found.documents:,} documents ({found.share:.1%})"
+    print(f"from {basis}, measured by every step:")
+    for name, count in (("kept now", found.kept), ("kept then", found.kept_then)):
+        print(f"  {name:<10} {_shown(found.scaled(count))}")
+    for name, count in (("lost", found.lost), ("gained", found.gained)):
+        print(f"  {name:<10} {_shown(found.scaled(count))}")
+        for url in found.samples[name]:
+            print(f"    {url}")
+    size, after = (round(one / found.share) for one in (found.bytes_kept, found.bytes_then))
+    print(f"  text       {show_bytes(size)} → {show_bytes(after)}")
+    if found.share < 1 and found.documents < FEW:
+        print("  the sample is too small to say much: --exact, or corpus.measure=all in the recipe before the next run")
+    if found.unknown:
+        print(
+            f"  {found.unknown:,} more would pass but were not measured further; corpus.measure=all measures everything"
+        )
+    return 0
+
+
+def _shown(estimate: tuple[int, int]) -> str:
+    count, error = estimate
+    return f"{count:,} documents" + (f" ± {error:,}" if error else "")
