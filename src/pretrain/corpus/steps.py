@@ -3,6 +3,7 @@
 A row is measured until a step drops it; a seeded sample of rows, or all of them, is measured by every step.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -99,12 +100,14 @@ def _pass(document: Document | None, alive: bool, writing: list[_Writing], row: 
         one.account.rows_in += alive
         one.account.bytes_in += len(document.text.encode()) if alive and document else 0
         if document is not None:
+            start = time.process_time()
             document, reason, said = _measured(document, one, row, number, journal)
             values |= said
             if alive and reason is not None:
                 one.account.reasons[reason] += 1
                 values["reason"] = reason
             alive = alive and reason is None
+            one.account.cpu_seconds += time.process_time() - start
         values["alive"] = alive
         one.account.rows_out += alive
         one.account.bytes_out += len(document.text.encode()) if alive and document else 0
