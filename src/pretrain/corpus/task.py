@@ -106,6 +106,17 @@ def perform(task: Task, path: Path | None, avoid: Sequence[Spot]) -> tuple[str, 
         journal.close()
 
 
+def settle(attempts: Attempts, kind: str, value: object, spot: Spot) -> "tuple[object | Failure] | None":
+    """The result of a unit, in a tuple, or None if it is to be tried again. Raises the user's mistake."""
+    if kind == "wrong":
+        assert isinstance(value, UserError), "what perform says"
+        raise value
+    if kind == "failed":
+        failure = attempts.failed(str(value), spot)
+        return None if failure is None else (failure,)
+    return (value,)
+
+
 class Pool(Protocol):
     """Workers that wait for tasks."""
 

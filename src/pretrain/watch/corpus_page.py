@@ -15,7 +15,8 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space:
 .muted { color: #68778a }
 pre { white-space: pre-wrap; background: #f4f6f8; padding: .6em; margin: .2em 0 .8em }
 pre { font-size: 12px; max-height: 9em; overflow: auto }
-.two { display: grid; grid-template-columns: 1fr 1fr; gap: 1.2em } svg text { font: 12px system-ui, sans-serif; fill: #1c2733 }
+.two { display: grid; grid-template-columns: 1fr 1fr; gap: 1.2em }
+svg text { font: 12px system-ui, sans-serif; fill: #1c2733 }
 details { margin: .4em 0 } summary { cursor: pointer }
 """
 KEPT, LOST = "#3d7ea6", "#c8553d"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from pretrain.corpus.task import Attempts, Failure, Pool, Spot, Task, perform, spot_in
+from pretrain.corpus.task import NOWHERE, Attempts, Failure, Pool, Spot, Task, perform, settle, spot_in
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Here:
         for number, task in enumerate(tasks):
             attempts, outcome = Attempts(task), None
             while outcome is None:
-                outcome = _outcome(attempts, *perform(task, None, ()), spot=(-1, -1, -1))
+                outcome = settle(attempts, *perform(task, None, ()), NOWHERE)
             results.append(outcome[0])
             advance(number)
         return results
@@ -66,12 +66,12 @@ class _Worker:
             self.process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
         self.pipe, self.journal = Connection(ours.detach()), journal
         self.number: int | None = None
-        self._seen: tuple[Spot, float] = ((-1, -1, -1), time.monotonic())
+        self._seen: tuple[Spot, float] = (NOWHERE, time.monotonic())
 
     def start(self, number: int, attempts: Attempts) -> None:
         self.number = number
         self.journal.unlink(missing_ok=True)
-        self._seen = ((-1, -1, -1), time.monotonic())
+        self._seen = (NOWHERE, time.monotonic())
         self.pipe.send((attempts.task, self.journal, attempts.avoid))
 
     def hangs(self, seconds: float) -> bool:
@@ -79,7 +79,7 @@ class _Worker:
         now, spot = time.monotonic(), spot_in(self.journal)
         if spot != self._seen[0]:
             self._seen = (spot, now)
-        return spot != (-1, -1, -1) and now - self._seen[1] > seconds
+        return spot != NOWHERE and now - self._seen[1] > seconds
 
     def end(self) -> None:
         self.process.kill()
@@ -141,7 +141,7 @@ class _Processes:
             if worker.pipe.poll():
                 kind, value = worker.pipe.recv()
                 worker.number = None
-                return _outcome(attempts, kind, value, spot=spot_in(worker.journal))
+                return settle(attempts, kind, value, spot_in(worker.journal))
             if not worker.hangs(self.seconds):
                 return None
             why = f"took longer than {self.seconds:g} s"
@@ -160,16 +160,6 @@ class _Processes:
 
 def _cause(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-
-def _outcome(attempts: Attempts, kind: str, value: object, spot: Spot) -> "tuple[object | Failure] | None":
-    if kind == "wrong":
-        assert isinstance(value, Exception), "a UserError"
-        raise value
-    if kind == "failed":
-        failure = attempts.failed(str(value), spot)
-        return None if failure is None else (failure,)
-    return (value,)
 
 
 def serve(handle: int, memory: int) -> None:
