@@ -8,7 +8,6 @@ from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Flaw, Record
 
 LARGEST = 4 * 2**20  # characters of a page that are parsed; the rest of a longer one is no article
-DEEPEST = 256  # elements inside one another: libxml2 stops there, and so do its callers' recursions
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,6 @@ class Trafilatura:
         page = decode(record.data).replace("\0", "")
         if len(page) > LARGEST:
             return Flaw(record.place, record.url, "page too large")
-        if nesting(page) > DEEPEST:
-            return Flaw(record.place, record.url, "page nested too deeply")
         library = extra("trafilatura", "crawl")
         form = "markdown" if self.markdown else "txt"
         text = library.extract(page, fast=self.fast, include_comments=False, output_format=form)
@@ -38,23 +35,9 @@ class Trafilatura:
 
 
 TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})</title", re.IGNORECASE)
-TAG = re.compile(r"<(/?)(div|span|ul|ol|li|table|tr|td|b|i|font|p|a|section|em|strong|blockquote)\b", re.IGNORECASE)
 
 
 def title(page: str) -> str:
     """What <title> says, on one line."""
     found = TITLE.search(page[:100_000])
     return " ".join(found[1].split()) if found else ""
-
-
-def nesting(page: str) -> int:
-    """How deep the elements of a page stand inside one another, at most; unclosed <p> and <li> aside."""
-    depths: dict[str, int] = {}
-    deepest = 0
-    for match in TAG.finditer(page):
-        name = match[2].lower()
-        if name in ("p", "li", "td", "tr"):
-            continue
-        depths[name] = max(0, depths.get(name, 0) + (-1 if match[1] else 1))
-        deepest = max(deepest, depths[name])
-    return deepest
