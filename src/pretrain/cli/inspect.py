@@ -8,6 +8,9 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
     parser.add_argument("path", help="a run directory, or a store/corpus-… folder")
+    parser.add_argument(
+        "--document", metavar="ID", help="one record, by id or URL: where it is from, what became of it"
+    )
     parser.add_argument("--html", metavar="FILE", help="write the page there")
 
 
@@ -22,9 +25,16 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.path)
     if not folder.is_dir():
         raise UserError("no such folder", where=str(folder), expected="a run directory, or a store/corpus-… folder")
-    stages = folder / "stages.json"
-    if stages.exists():
-        folder = folder.absolute().parent.parent / "store" / json.loads(stages.read_bytes())["folders"]["corpus"]
+    tokens = list[Path]()
+    if (folder / "stages.json").exists():
+        store = folder.absolute().parent.parent / "store"
+        used = json.loads((folder / "stages.json").read_bytes())["folders"]
+        folder, tokens = (
+            store / used["corpus"],
+            [store / name for key, name in used.items() if key.startswith("tokens/")],
+        )
+    if arguments.document:
+        return show(folder, tokens or sorted(folder.parent.glob("tokens-*")), arguments.document)
     found = survey(folder)
     print(f"{'step':<32} {'in':>10} {'lost':>10} {'share':>7}")
     for name, came, lost in losses(found):
@@ -45,4 +55,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write(Path(arguments.html), page(found, f"Corpus {folder.name}"))
         print(f"the page is in {arguments.html}")
+    return 0
+
+
+def show(folder: Path, tokens: list[Path], wanted: str) -> int:
+    """Prints all that is known of a record."""
+    from pretrain.base.errors import UserError
+    from pretrain.corpus.ledger import entries, places
+
+    if not (folder / "parts.json").exists():
+        raise UserError("no corpus", where=str(folder), expected="a run directory, or a store/corpus-… folder")
+    for entry in entries(folder, wanted):
+        said = entry.verdict
+        print(f"{said['id']}  {said['url']}")
+        print(f"  from     {said['file']}, at {said['place']} (source {said['source']})")
+        for step, reason, measures in entry.steps:
+            shown = ", ".join(
+                f"{name} {v:.4g}" if isinstance(v, float) else f"{name} {v}" for name, v in measures.items()
+            )
+            print(f"  {step:<18} {shown or 'not measured'}" + (f"; dropped: {reason}" if reason else ""))
+        print(f"  verdict  {said['split']}" + (f" by {said['step']}: {said['reason']}" if said["reason"] else ""))
+        for shard, start, count in places(tokens, said["id"]):
+            print(f"  tokens   {shard.parent.name}/{shard.name}: {count:,} from {start:,} on")
     return 0

@@ -44,6 +44,11 @@ class Shard:
         """The documents' ids, 32 hexadecimal digits each."""
         return [row.tobytes().hex() for row in self._ids]
 
+    def find(self, identity: str) -> list[int]:
+        """Numbers of the documents with an id."""
+        wanted = np.frombuffer(bytes.fromhex(identity), np.uint8)
+        return np.flatnonzero((self._ids == wanted).all(1)).tolist()
+
     def verify(self) -> None:
         """Reads every byte against the digest. Raises DamagedError."""
         if xxhash.xxh3_128_hexdigest(self._map[self._body :].tobytes()) != self.digest:

@@ -1,0 +1,55 @@
+"""What became of one record: where it was found, what every step measured, and where its tokens stand."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from pretrain.base.errors import UserError
+from pretrain.corpus.parts import StepFile, Steps
+from pretrain.shards.catalogue import Catalogue
+from pretrain.shards.read import Shard
+
+STATE = ("alive", "reason", "text", "language")  # columns of a step that are no measures
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record's verdict, and by step: why it dropped the record, if it did, and its measures."""
+
+    verdict: dict
+    steps: list[tuple[str, str | None, dict[str, float | str]]]
+
+
+def entries(folder: Path, wanted: str) -> list[Entry]:
+    """All records with an id or a URL. Raises UserError where there is none."""
+    parts, steps, out = json.loads((folder / "parts.json").read_bytes()), Steps(folder.parent / "steps"), []
+    for number, part in enumerate(parts):
+        path = folder / "verdicts" / f"{number:05}.parquet"
+        names = pa.parquet.read_table(path, columns=["id", "url"])
+        match = pa.compute.or_(pa.compute.equal(names["id"], wanted), pa.compute.equal(names["url"], wanted))
+        for row in pa.compute.indices_nonzero(match).to_pylist():
+            verdict = pa.parquet.read_table(path).slice(row, 1).to_pylist()[0]
+            out.append(Entry(verdict, [_said(steps, use, name, row) for use, name in part["steps"]]))
+    if not out:
+        raise UserError(f"no record with the id or URL {wanted!r}", where=str(folder), expected="one of its verdicts")
+    return out
+
+
+def _said(steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None, dict[str, float | str]]:
+    file = StepFile(steps.root / use / f"{name}.parquet")
+    values = pa.parquet.read_table(file.path).slice(row, 1).to_pylist()[0]
+    return use, values["reason"], {key: v for key, v in values.items() if key not in STATE and v is not None}
+
+
+def places(folders: Sequence[Path], identity: str) -> Iterator[tuple[Path, int, int]]:
+    """(shard, first token, number of tokens) of a document in folders of shards."""
+    for folder in folders:
+        for entry in Catalogue.load(folder).shards:
+            shard = Shard(folder / entry.name)
+            for i in shard.find(identity):
+                yield folder / entry.name, int(shard.bounds[i]), int(shard.bounds[i + 1] - shard.bounds[i])
