@@ -8,7 +8,7 @@ from pretrain.base.errors import UserError
 from pretrain.base.files import digest
 from pretrain.corpus.document import LONGEST, Document, Extractor, Flaw, Reader, Record
 from pretrain.corpus.parts import Part, StepFile, making
-from pretrain.corpus.sources import SourceFile
+from pretrain.corpus.sources import SourceFile, fetched
 from pretrain.corpus.task import Journal
 
 READ_VERSION = 1
@@ -63,6 +63,14 @@ def clean(text: str) -> str:
 
 def _found(file: SourceFile, number: int, reader: Reader, journal: Journal) -> Iterator[Record | Flaw]:
     """What a reader yields; whatever goes wrong in it ends the file with a flaw, at a place of its own below zero."""
+    if not journal.at(number, 0, READING):
+        yield Flaw(-1, file.url, "its reader died here, the rest of the file is left out")
+        return
+    with fetched(file) as here:
+        yield from _read(here, number, reader, journal)
+
+
+def _read(file: SourceFile, number: int, reader: Reader, journal: Journal) -> Iterator[Record | Flaw]:
     records, item = iter(reader.read(file)), 0
     while True:
         if not journal.at(number, item, READING):

@@ -5,17 +5,21 @@ import glob
 import gzip
 import io
 import sysconfig
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import fsspec
+import fsspec.core
 import zstandard
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import leaf
-from pretrain.base.files import digest_file, digest_of
+from pretrain.base.files import digest, digest_file, digest_of
 from pretrain.recipe.corpus import Source
 
 
@@ -27,6 +31,7 @@ class SourceFile:
     url: str
     bytes: int
     digest: str
+    remote: str = ""  # its address in an object store; `path` is then where it lies while it is read
 
     def open(self) -> BinaryIO:
         """Its bytes as they lie."""
@@ -55,17 +60,55 @@ def source_files(source: Source) -> list[SourceFile]:
     """
     folders = getattr(leaf(source.reader.kind, source.reader.use), "folders", False)
     found: dict[Path, str] = {}
+    away = list[SourceFile]()
     for pattern in source.paths:
+        if "://" in pattern:
+            away += _remote(pattern)
+            continue
         matches = {path: url for path, url in _matches(pattern, folders) if folders or path.is_file()}
         if not matches:
             raise UserError(f"corpus.sources {source.name!r}: no file matches {pattern}", expected="at least one")
         found |= matches
     kept = {path: url for path, url in found.items() if not any(fnmatch.fnmatch(f"/{url}", e) for e in source.exclude)}
-    if not kept:
+    away = [file for file in away if not any(fnmatch.fnmatch(f"/{file.url}", e) for e in source.exclude)]
+    if not kept and not away:
         raise UserError(f"corpus.sources {source.name!r}: every file is excluded", expected="at least one that is not")
     times = Counter(kept.values())
     named = {url if times[url] == 1 else str(path): path for path, url in kept.items()}
-    return [source_file(path, url) for url, path in sorted(named.items())]
+    here = [source_file(path, url) for url, path in named.items()]
+    return sorted([*here, *away], key=lambda file: file.url)
+
+
+def _remote(pattern: str) -> list[SourceFile]:
+    """Files of an object store, or at an address; named by what the store says of them (its ETag, say)."""
+    try:
+        system, path = fsspec.core.url_to_fs(pattern)
+        names = system.glob(path) if glob.has_magic(path) else system.find(path) or [path]
+        found = [(name, system.info(name), system.ukey(name)) for name in sorted(names)]
+    except (ImportError, ValueError) as error:
+        raise UserError(str(error), where=pattern, expected="pip install 'pretrain[remote]'") from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error}", where=pattern, expected="an address that can") from None
+    files = [(name, info, key) for name, info, key in found if info.get("type") == "file"]
+    if not files:
+        raise UserError("no file is there", where=pattern, expected="at least one")
+    addresses = [(system.unstrip_protocol(name), info, key) for name, info, key in files]
+    return [
+        SourceFile(Path(), url, int(info.get("size") or 0), digest(key.encode()), url) for url, info, key in addresses
+    ]
+
+
+@contextmanager
+def fetched(file: SourceFile) -> Iterator[SourceFile]:
+    """The file where it can be read: one from an object store lies in a temporary folder meanwhile."""
+    if not file.remote:
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (file.remote.rpartition("/")[2] or "file")
+        system, there = fsspec.core.url_to_fs(file.remote)
+        system.get_file(there, str(path))
+        yield replace(file, path=path, bytes=path.stat().st_size)
 
 
 def source_file(path: Path, url: str) -> SourceFile:
