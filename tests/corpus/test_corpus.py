@@ -284,3 +284,24 @@ def test_a_damaged_file_of_a_step_is_named_and_made_anew(tmp_path: Path) -> None
         with pytest.raises(UserError, match=rf"{file.name}: content differs from its digest"):
             cut_of(tmp_path, made)
         assert said(cut_of(tmp_path, made).folder) == whole
+
+
+def test_the_next_crawl_is_held_against_the_last(tmp_path: Path) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    for folder, seeds in ((first, range(40)), (second, range(20, 70))):
+        folder.mkdir()
+        texts = [" ".join([*words(seed, 80), "and an end", folder.name if seed % 2 else "the same"]) for seed in seeds]
+        (folder / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    step = '[[corpus.steps]]\nuse = "minhash"\n'
+    old = cut_of(first, recipe(first, 'read = "jsonl"\npaths = ["a.jsonl"]', step))
+    (old.folder / "key.json").write_text(json.dumps({"key": {"steps": [{"use": "minhash", "version": 1}]}}))
+    (first / "a.jsonl").unlink()  # it is not read again
+    shutil.rmtree(first / "steps")
+    late = f'{step}against = ["{old.folder}"]\n'
+    cut = cut_of(second, recipe(second, 'read = "jsonl"\npaths = ["a.jsonl"]', late))
+    left = sorted(row["place"] for row in cut.verdicts() if row["split"] != "dropped")
+    assert left == list(range(21, 51)), "what the last crawl kept, or nearly so, goes"
+    assert cut.summary["web"]["dropped_for"] == {"near copy": 20}
+    other = late + "bands = 9\n"
+    with pytest.raises(UserError, match="its minhash has other options"):
+        cut_of(second, recipe(second, 'read = "jsonl"\npaths = ["a.jsonl"]', other))

@@ -20,7 +20,7 @@ from pretrain.corpus.sources import source_files
 from pretrain.recipe.read import load
 
 MUTANTS = [
-    ("src/pretrain/corpus/recut.py", "order[turn >= bound.most]", "order[turn > bound.most]"),
+    ("src/pretrain/corpus/recut.py", "(turn >= bound.most)", "(turn > bound.most)"),
     ("src/pretrain/corpus/recut.py", "holds &= ~(values > rule.at_most)", "holds &= ~(values >= rule.at_most)"),
     ("src/pretrain/corpus/recut.py", "& holds & ~hard", "& holds"),
 ]

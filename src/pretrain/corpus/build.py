@@ -22,6 +22,7 @@ from pretrain.corpus.cut import (
     member_draws,
     rank,
     summarise,
+    write_index,
 )
 from pretrain.corpus.document import Flaw, Record
 from pretrain.corpus.exchange import ranges
@@ -124,7 +125,7 @@ class Build:
                 )
                 arguments = (part, reader, extractor, source.license, file)
                 tasks.append((file, Task(f"reading {source.name}", read_part, arguments)))
-                chains.append(Chain(len(chains), source.name, file))
+                chains.append(Chain(len(chains) + 1, source.name, file))
                 parts.append(part)
         failed = self._do("read", tasks)
         if len(failed) > self.corpus.failed_share * len(parts):
@@ -199,8 +200,9 @@ class Build:
         return out
 
     def _mark(self, chains: Sequence[Chain], step: Leaf, keys: Sequence[StepFile]) -> list[Chain]:
-        names = [file.key for file in keys]
-        members = Clustering(self.steps, f"{step.use}-clusters", names, self._must).members(keys)
+        earlier = [file for path in getattr(step.bind(), "against", ()) for file in _index(Path(path), step)]
+        names = [*(file.key for file in keys), *(file.entry()["digest"] for file in earlier)]
+        members = Clustering(self.steps, f"{step.use}-clusters", names, self._must).members([*keys, *earlier])
         tasks, after = [], []
         for chain in chains:
             file = self.steps.file(step.use, [chain.key, names, chain.number])
@@ -268,13 +270,20 @@ class Build:
         drawn = self._draws(scratch, chains, marks, [one for _, _, one in lost])
         hold_out = HoldOut.of(self.corpus.held_out, drawn)
         (folder / "verdicts").mkdir()
-        verdicts = [StepFile(folder / "verdicts" / f"{chain.number:05}.parquet") for chain in chains]
+        verdicts = [StepFile(folder / "verdicts" / f"{chain.number - 1:05}.parquet") for chain in chains]
         kept = [scratch.file("kept", chain.number) for chain in chains]
         text = self.corpus.dropped_text
         self._must(
             [
                 Task("cut", judge, (chain, lost, drawn, hold_out, self.seed, text, verdict, stays))
                 for chain, verdict, stays in zip(chains, verdicts, kept, strict=True)
+            ]
+        )
+        self._must(
+            [
+                Task("index", write_index, (key, verdict, StepFile(folder / "index" / step.use / f"{i:05}.npy")))
+                for step, _, keys in marks
+                for i, (key, verdict) in enumerate(zip(keys, verdicts, strict=True))
             ]
         )
         gathered = self._gather(chains, kept, folder)
@@ -341,6 +350,22 @@ class _SetAside:
 
     def extract(self, record: Record) -> Record | Flaw:
         raise AssertionError("it reads no record")
+
+
+def _index(folder: Path, step: Leaf) -> list[StepFile]:
+    """An earlier corpus' index, if it was made with the same keys. Raises UserError."""
+    try:
+        table = json.loads((folder / "key.json").read_bytes())["key"]["steps"]
+    except (OSError, ValueError, KeyError):
+        raise UserError("no corpus", where=str(folder), expected="a store/corpus-… folder") from None
+    made = next((one for one in table if one["use"] == step.use), None)
+    if made is None:
+        raise UserError(f"it has no index of {step.use}", where=str(folder), expected=f"{step.use} among its steps")
+    free = ("use", "version", "against", "keep", "most")
+    then, now = ({k: v for k, v in one.items() if k not in free} for one in (made, step.options))
+    if then != now or made["version"] != version_of(step):
+        raise UserError(f"its {step.use} has other options", where=str(folder), expected=json.dumps(now))
+    return [StepFile(path) for path in sorted((folder / "index" / step.use).glob("*.npy"))]
 
 
 def _paths(chain: Chain) -> list[list[str]]:

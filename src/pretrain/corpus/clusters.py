@@ -17,6 +17,7 @@ from pretrain.corpus.task import Journal, Task
 KEYS = np.dtype([("key", "<u8"), ("check", "<u8"), ("number", "<u8")])  # a document has this key
 EDGES = np.dtype([("key", "<u8"), ("node", "<u8"), ("other", "<u8")])  # `key` spreads the nodes over the ranges
 MEMBERS = np.dtype([("key", "<u8"), ("cluster", "<u8"), ("size", "<u8")])  # `key` is the document's number
+EARLIER = 0  # the number of all documents of earlier corpora; parts count from 1
 Run = Callable[[list[Task]], object]
 
 

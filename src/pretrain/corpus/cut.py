@@ -18,7 +18,7 @@ import pyarrow.parquet
 from pretrain.base.files import digest
 from pretrain.base.random import key, splitmix
 from pretrain.base.units import show_bytes
-from pretrain.corpus.clusters import MEMBERS, number
+from pretrain.corpus.clusters import EARLIER, KEYS, MEMBERS, number
 from pretrain.corpus.document import Document
 from pretrain.corpus.exchange import read_range, write_rows
 from pretrain.corpus.joins import alive_rows, of_part
@@ -105,13 +105,14 @@ def rank(
 
 
 def lose(ranked: Sequence[StepFile], part: int, count: int, most: int, out: StepFile, journal: Journal) -> None:
-    """All but the first `most` of each cluster of a range."""
+    """All but the first `most` of each cluster of a range; all that have a copy in an earlier corpus."""
     rows = read_range(ranked, part, count, RANKED)
     new = np.ones(len(rows), bool)
     new[1:] = rows["cluster"][1:] != rows["cluster"][:-1]
     turn = np.arange(len(rows)) - np.flatnonzero(new)[np.cumsum(new) - 1] if len(rows) else np.zeros(0, int)
-    table = np.zeros(int((turn >= most).sum()), LOST)
-    table["key"], table["cluster"] = rows["number"][turn >= most], rows["cluster"][turn >= most]
+    late = (turn >= most) | (rows["cluster"] == EARLIER)
+    table = np.zeros(int(late.sum()), LOST)
+    table["key"], table["cluster"] = rows["number"][late], rows["cluster"][late]
     write_rows(out, table)
 
 
@@ -233,6 +234,16 @@ def _reasons(chain: Chain) -> tuple[list[str | None], list[str | None]]:
             if reason is not None and reasons[row] is None:
                 steps[row], reasons[row] = step, reason
     return steps, reasons
+
+
+def write_index(keys: StepFile, verdicts: StepFile, out: StepFile, journal: Journal) -> None:
+    """The keys of a part's documents that stay, by which a later corpus knows copies of them."""
+    splits = np.array(verdicts.columns("split")["split"].to_pylist(), object)
+    rows = np.load(keys.path)
+    stay = splits[(rows["number"] & np.uint64(0xFFFFFFFF)).astype(np.int64)] != "dropped"
+    table = np.zeros(int(stay.sum()), KEYS)
+    table["key"], table["check"], table["number"] = rows["key"][stay], rows["check"][stay], EARLIER
+    write_rows(out, np.unique(table))
 
 
 def gather(kept: Sequence[StepFile], part: int, count: int, out: Path, journal: Journal) -> dict[str, list]:

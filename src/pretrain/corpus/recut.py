@@ -10,7 +10,7 @@ import numpy as np
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import leaf
-from pretrain.corpus.clusters import number
+from pretrain.corpus.clusters import EARLIER, number
 from pretrain.corpus.document import Rule
 from pretrain.corpus.parts import StepFile, Steps
 from pretrain.corpus.steps import sampled
@@ -145,7 +145,7 @@ class _Table:
             [ids[row] for row in pick],
             [verdicts["url"][int(row)].as_py() for row in pick],
             np.array(verdicts["bytes"].to_pylist(), np.int64)[rows],
-            number(i, pick),
+            number(i + 1, pick),
             clusters,
             stays,
             unknown,
@@ -183,7 +183,7 @@ def _drop_copies(tables: Sequence[_Table], when: str, steps: Sequence[Leaf]) -> 
         new = np.ones(len(order), bool)
         new[1:] = clusters[order][1:] != clusters[order][:-1]
         turn = np.arange(len(order)) - np.flatnonzero(new)[np.cumsum(new) - 1] if len(order) else np.zeros(0, int)
-        stays[order[turn >= bound.most]] = False
+        stays[order[(turn >= bound.most) | (clusters[order] == EARLIER)]] = False
     start = 0
     for table in tables:
         table.stays[when] = stays[start : start + len(table.ids)]

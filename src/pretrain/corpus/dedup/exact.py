@@ -10,12 +10,13 @@ from pretrain.corpus.document import Document
 
 @dataclass(frozen=True)
 class Exact:
-    """Keeps one document of every text: the first, or the longest, of the source or of the whole corpus."""
+    """Keeps one document of every text, in a source or in all; none that is in one of `against`, earlier corpora."""
 
     reason: ClassVar[str] = "exact copy"
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
     most: int = 1
+    against: tuple[str, ...] = ()
 
     def keys(self, document: Document) -> np.ndarray:
         """Both halves of the text's digest, uint64 [1, 2]."""

@@ -16,12 +16,16 @@ from pretrain.corpus.document import Document
 
 @dataclass(frozen=True)
 class Minhash:
-    """Keeps one document of every cluster of near copies: the first, or the longest."""
+    """Keeps one document of every cluster of near copies, the first or the longest; none that has a copy in `against`.
+
+    `against` are earlier corpora: folders of the store, whose indexes are read and not their texts.
+    """
 
     reason: ClassVar[str] = "near copy"
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
     most: int = 1
+    against: tuple[str, ...] = ()
     shingle: int = 5
     bands: int = 14
     rows: int = 8
