@@ -1,13 +1,12 @@
 """What a corpus holds and where it lost the rest; with --html, a page with every score and samples at each bound."""
 
 import argparse
-import json
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
-    parser.add_argument("path", help="a run directory, or a store/corpus-… folder")
+    parser.add_argument("path", help="a recipe, a run directory, or a store/corpus-… folder")
     parser.add_argument(
         "--document", metavar="ID", help="one record, by id or URL: where it is from, what became of it"
     )
@@ -16,25 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a summary, and writes the page if asked."""
-    from pretrain.base.errors import UserError
     from pretrain.base.files import write
     from pretrain.base.units import show_bytes
     from pretrain.corpus.survey import survey
+    from pretrain.run.find import corpus_of
     from pretrain.watch.corpus_page import losses, page
 
-    folder = Path(arguments.path)
-    if not folder.is_dir():
-        raise UserError("no such folder", where=str(folder), expected="a run directory, or a store/corpus-… folder")
-    tokens = list[Path]()
-    if (folder / "stages.json").exists():
-        store = folder.absolute().parent.parent / "store"
-        used = json.loads((folder / "stages.json").read_bytes())["folders"]
-        folder, tokens = (
-            store / used["corpus"],
-            [store / name for key, name in used.items() if key.startswith("tokens/")],
-        )
+    folder = corpus_of(arguments.path)
     if arguments.document:
-        return show(folder, tokens or sorted(folder.parent.glob("tokens-*")), arguments.document)
+        return show(folder, sorted(folder.parent.glob("tokens-*")), arguments.document)
     found = survey(folder)
     print(f"{'step':<32} {'in':>10} {'lost':>10} {'share':>7}")
     for name, came, lost in losses(found):
@@ -60,11 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show(folder: Path, tokens: list[Path], wanted: str) -> int:
     """Prints all that is known of a record."""
-    from pretrain.base.errors import UserError
     from pretrain.corpus.ledger import entries, places
 
-    if not (folder / "parts.json").exists():
-        raise UserError("no corpus", where=str(folder), expected="a run directory, or a store/corpus-… folder")
     for entry in entries(folder, wanted):
         said = entry.verdict
         print(f"{said['id']}  {said['url']}")

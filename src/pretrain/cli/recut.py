@@ -17,23 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what would be kept, lost and gained."""
-    from pretrain.base.errors import UserError
     from pretrain.base.units import show_bytes
-    from pretrain.corpus.build import made_of
     from pretrain.corpus.parts import Steps
     from pretrain.corpus.recut import recut
-    from pretrain.corpus.sources import source_files
     from pretrain.recipe.read import load
-    from pretrain.run.store import Store
+    from pretrain.run.find import corpus_made_by
 
     now, then = load(arguments.recipe), load(arguments.recipe, arguments.overrides)
-    store = Store(Path("store").absolute())
-    files = {source.name: source_files(source) for source in now.corpus.sources}
-    cut = store.find("corpus", made_of(now.corpus, files, now.run.seed))
-    if cut is None:
-        expected = f"`pretrain run {arguments.recipe} --to corpus` first"
-        raise UserError("its corpus is not made yet", where=arguments.recipe, expected=expected)
-    found = recut(cut, Steps(store.root / "steps"), now.corpus, then.corpus, now.run.seed, exact=arguments.exact)
+    cut = corpus_made_by(now, arguments.recipe, Path.cwd())
+    steps = Steps(cut.parent / "steps")
+    found = recut(cut, steps, now.corpus, then.corpus, now.run.seed, exact=arguments.exact)
     if arguments.json:
         names = ("share", "documents", "kept", "kept_then", "lost", "gained", "unknown", "bytes_kept", "bytes_then")
         print(json.dumps({**{name: getattr(found, name) for name in names}, "samples": found.samples}))

@@ -28,6 +28,7 @@ from pretrain.corpus.steps import current
 from pretrain.corpus.task import Journal
 
 CUT_VERSION = 1
+SAID = 4  # reasons that a line on a source names
 RANKED = np.dtype([("key", "<u8"), ("cluster", "<u8"), ("rank", "<u8"), ("number", "<u8")])
 LOST = np.dtype([("key", "<u8"), ("cluster", "<u8")])  # `key` is the number of a copy that does not stay
 DRAWN = np.dtype([("key", "<u8"), ("draw", "<u8")])
@@ -279,8 +280,11 @@ class Cut:
         for split, word in (("train", "to train on"), ("held_out", "held out")):
             documents, size = counts[split]["documents"], counts[split]["bytes"]
             said.append(f"{documents:,} document{'s' if documents != 1 else ''} {word} ({show_bytes(size)})")
-        for reason, count in counts["dropped_for"].items():
+        reasons = Counter(counts["dropped_for"]).most_common()
+        for reason, count in reasons[:SAID]:
             said.append(f"{count:,} left out: {reason} (such as {counts['such_as'][reason]})")
+        if rest := sum(count for _, count in reasons[SAID:]):
+            said.append(f"{rest:,} left out for {len(reasons) - SAID} more reasons (`pretrain inspect` says all)")
         return f"{source}: {', '.join(said)}"
 
     def verdicts(self, columns: Sequence[str] | None = None) -> Iterator[dict]:
