@@ -1,6 +1,6 @@
 """The same WARC through our corpus stage and through datatrove's FineWeb steps: pages per CPU-second, and F1.
 
-    python -m venv DIR && DIR/bin/pip install "datatrove[io,processing]==0.10.1" spacy orjson
+    python -m venv DIR && DIR/bin/pip install "datatrove[io,processing]==0.10.1" spacy orjson lxml_html_clean
     python benchmarks/corpus.py DIR/bin/python
 
 Same steps (extraction, Gopher repetition and quality, C4 without its terminal rule, FineWeb, MinHash 14 x 8 of 5-word

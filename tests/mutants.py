@@ -8,12 +8,14 @@ import ast
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+TOO_LONG = 300  # seconds for a file's tests
 
 
 def mutants(test: Path) -> list[tuple[str, str, str]]:
@@ -34,7 +36,19 @@ def survives(test: Path, source: str, text: str, instead: str) -> bool:
         broken.write_text(content.replace(text, instead))
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test)]
         environment = {**os.environ, "PYTHONPATH": f"{folder}/src", "HYPOTHESIS_STORAGE_DIRECTORY": folder}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300).returncode == 0
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as tests:
+            try:
+                return tests.wait(timeout=TOO_LONG) == 0
+            except subprocess.TimeoutExpired:  # a loop that no longer ends is seen, too
+                os.killpg(tests.pid, signal.SIGKILL)
+                return False
 
 
 def main() -> int:

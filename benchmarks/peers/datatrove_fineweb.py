@@ -19,6 +19,7 @@ from datatrove.pipeline.writers.jsonl import JsonlWriter
 
 
 def main(warcs: str, out: str) -> None:
+    Trafilatura().extract("<p>text</p>")  # what is missing in this venv is said here: in its child it would hang
     LocalPipelineExecutor(
         [
             WarcReader(warcs, glob_pattern="*.warc.gz"),
