@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Changed, Event, Notice, Released, Score, Stage
+from pretrain.events.kinds import Changed, Event, Fault, Notice, Pruned, Released, Saved, Score, Stage
 from pretrain.events.read import all_of, steps
 from pretrain.order.batch import Data
 from pretrain.order.order import History, Order, Segment
@@ -192,6 +192,29 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(recipe:
     assert_equal_to_straight(recipe, found)
 
 
+def test_what_is_saved_after_all_were_damaged_stays(recipe: Path) -> None:
+    found, _ = run(recipe, last="train")
+    for state in found.checkpoints.glob("step-*/state.json"):
+        state.write_text("")
+    _, events = run(recipe, "train.keep=1", "train.checkpoint_every=2", last="train")
+    saved = [event.step for event in events if isinstance(event, Saved)]
+    gone = [
+        event.step
+        for event in events
+        if isinstance(event, Pruned) and f"damaged-step-{event.step:08d}" not in event.folder
+    ]
+    assert saved[-1] not in gone and gone == saved[:-1]
+    assert_equal_to_straight(recipe, found)
+    assert not list(found.checkpoints.glob("damaged-*"))
+
+
+def test_why_a_run_stopped_is_in_its_log(recipe: Path) -> None:
+    with pytest.raises(UserError):
+        run(recipe, "model.vocab_size=3")
+    found = RunDirectory(recipe.parent / "runs" / "small")
+    assert "model.vocab_size = 3 is less" in all_of(found, Fault)[-1].text
+
+
 def test_the_first_half_needs_no_torch(recipe: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -249,7 +272,7 @@ def test_a_run_goes_on_with_more_steps_another_batch_and_another_mixture(recipe:
     _, events = run(recipe, "train.steps=14", "train.batch=2048", last="train")
     (changed,) = [event for event in events if isinstance(event, Changed)]
     assert "sources.lines" in changed.what and "sources.others" in changed.what
-    with pytest.raises(UserError, match="stands at step 14 of 14: none is left"):
+    with pytest.raises(UserError, match="stands at step 14 already, past the 14 asked for"):
         run(recipe, "train.steps=14", "train.clip=0.5", "train.batch=2048", last="train")
     _, dry = run(recipe, "train.steps=20", "train.batch=2048", dry=True)
     assert [event.why for event in dry if isinstance(event, Stage) and event.name == "train"] == [

@@ -20,6 +20,7 @@ WEIGHTS, OPTIMIZER, STATE, RECIPE, LATEST = (
     "recipe.toml",
     "latest",
 )
+ASIDE = "damaged-"
 
 
 def save(state: State, folder: Path, recipe_toml: str) -> Path:
@@ -46,16 +47,28 @@ def _weights(state: State) -> dict[str, Tensor]:
     return {name: state.model.get_parameter(name).detach().contiguous() for name in names}
 
 
-def newest(folder: Path) -> tuple[Path | None, list[DamagedError]]:
-    """The newest checkpoint that is whole, and what is wrong with those after it."""
-    damaged: list[DamagedError] = []
+def newest(folder: Path) -> tuple[Path | None, dict[Path, DamagedError]]:
+    """The newest checkpoint that is whole, and what is wrong with each of those after it."""
+    damaged: dict[Path, DamagedError] = {}
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(path)
             return path, damaged
         except DamagedError as error:
-            damaged.append(error)
+            damaged[path] = error
     return None, damaged
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's name says."""
+    return int(path.name.rpartition("-")[2])
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged checkpoint, so that it neither counts as one nor stands where a new one will."""
+    aside = path.with_name(f"{ASIDE}{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return path.rename(aside)
 
 
 def load(path: Path, state: State) -> None:
@@ -73,8 +86,11 @@ def load(path: Path, state: State) -> None:
 
 
 def prune(folder: Path, keep: int) -> list[Path]:
-    """Removes all but the newest `keep` checkpoints; returns what was removed."""
-    old = sorted(folder.glob("step-*"))[:-keep]
+    """Removes all but the newest `keep` checkpoints, and those set aside, once there is a whole one after all.
+
+    Returns what was removed.
+    """
+    old = [*sorted(folder.glob("step-*"))[:-keep], *folder.glob(f"{ASIDE}step-*")]
     for path in old:
         shutil.rmtree(path)
     return old

@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(str(error.strerror).lower(), where=name, expected="a text file") from None
         except UnicodeDecodeError:
             raise UserError("not UTF-8", where=name, expected="a text file") from None
+    if not any(texts):
+        raise UserError("there is no text in it", where=", ".join(arguments.data), expected="a text file")
     model, _, config, tokenizer = open_model(arguments.model)
     found = likelihood(model, tokenizer, texts, sequence=config.max_position_embeddings)
     table = {

@@ -4,8 +4,10 @@ import argparse
 import importlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pretrain.base.errors import UserError, nearest
 
@@ -55,12 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pretrain: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = f"; this goes on from what is saved: pretrain {shlex.join(given)}" if name in RESUMABLE else ""
+        again = f"; this goes on from what is saved: {program()} {shlex.join(given)}" if name in RESUMABLE else ""
         print(f"pretrain: interrupted{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `pretrain check … | head`: what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def program() -> str:
+    """What a person types for this command: its path where it is not on the PATH, as in a venv that is not active."""
+    here = Path(sys.argv[0])
+    found = shutil.which("pretrain")
+    if here.name != "pretrain" or (found and Path(found).absolute() == here.absolute()):
+        return "pretrain"
+    return str(here.absolute().relative_to(Path.cwd()) if here.absolute().is_relative_to(Path.cwd()) else here)
 
 
 def overview() -> str:

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Executes and closes with a summary."""
+    from pretrain.cli.main import program
     from pretrain.events.directory import RunDirectory
     from pretrain.events.kinds import Event, Score, Stage
     from pretrain.events.read import all_of, read
@@ -49,5 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps({"run": str(directory), "stages": stages, "scores": scores}))
     elif not arguments.dry:
-        print(summary(directory))
+        print(summary(directory, program()))
     return 0

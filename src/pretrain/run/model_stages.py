@@ -309,7 +309,9 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
         why = "train.steps" if section.steps else "train.tokens"
     if before and total <= state.step:
         expected = "more train.steps, or another run.name for a run of its own"
-        raise UserError(f"the run stands at step {state.step:,} of {total:,}: none is left", expected=expected)
+        raise UserError(
+            f"the run stands at step {state.step:,} already, past the {total:,} asked for", expected=expected
+        )
     tokens = state.position * data.row + (total - state.step) * section.batch
     work.report(Plan(total, tokens, count, seconds, why))
     return total
@@ -335,9 +337,11 @@ def resume(work: Work, state: State) -> None:
     Where the recipe's mixture is another now, it holds from the checkpoint's position on.
     """
     found, damaged = checkpoints.newest(work.run.checkpoints)
-    then = "the one before it is used" if found else "and no other is left: training begins again"
-    for error in damaged:
-        work.report(Notice("warning", f"a checkpoint is damaged, {then}: {error}"))
+    for path, error in damaged.items():
+        aside = checkpoints.set_aside(path)
+        work.report(Notice("warning", f"a checkpoint is damaged, and set aside as {aside.name}: {error}"))
+    if damaged and found is None:
+        work.report(Notice("warning", "no whole checkpoint is left: training begins again"))
     if found is not None:
         checkpoints.load(found, state)
         work.report(Resumed(state.step, state.position, str(found)))
@@ -377,6 +381,9 @@ def evaluate_stage(work: Work, state: State) -> dict[str, object]:
             scores.append(Score(0, "bits per byte, unigram baseline", unigram, "bits", "held out"))
             packed = baselines.xz_bits_per_byte(texts)
             scores.append(Score(0, "bits per byte, xz -9 baseline", packed, "bits", "held out"))
+    else:
+        text = "nothing is held out (corpus.held_out, too few documents?): there is no bits per byte"
+        work.report(Notice("warning", text))
     for leaf in section.tasks:
         scores.append(leaf.bind().score(state.model, work.tokenizer, state.step, work.recipe.run.seed))
     for score in scores:

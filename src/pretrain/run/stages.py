@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from pretrain.corpus.sources import source_files
 from pretrain.corpus.task import Engine
 from pretrain.corpus.tokenize import tokenize
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Event, Finished, Notice, Stage, Started
+from pretrain.events.kinds import Event, Fault, Finished, Notice, Stage, Started
 from pretrain.events.log import Log
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.run.store import Key, Store
@@ -125,7 +126,12 @@ def execute(
         context.report = log.write
         log.write(Started(recipe.run.name, recipe.digest, " ".join(sys.argv), version("pretrain")))
         _keep_versions(context)
-        walk(context, stages)
+        try:
+            walk(context, stages)
+        except BaseException as error:
+            with suppress(UserError, OSError):  # on a full disk the log cannot be told either
+                log.write(Fault("interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)))
+            raise
         log.write(Finished(time.monotonic() - start, str(run.path)))
     return run.path
 

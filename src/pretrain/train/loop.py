@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.base.errors import UserError
-from pretrain.checkpoint.save import prune, save
+from pretrain.checkpoint.save import prune, save, step_of
 from pretrain.checkpoint.state import State
 from pretrain.events.kinds import Event, Pruned, Saved, Step
 from pretrain.optimizer.schedule import factor
@@ -20,7 +20,7 @@ from pretrain.recipe.train import Train
 from pretrain.train.machine import used_bytes
 from pretrain.train.step import Result, Steps, train_step
 
-Callback = tuple[int, Callable[[State], None]]  # every so many steps (0: never), do this
+Callback = tuple[int, Callable[[State], None]]  # every so many steps (0: never) and after the last, do this
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def train(
                 saved = state.step
             if stopped:
                 raise KeyboardInterrupt
-            due = [call for every, call in callbacks if every and state.step % every == 0]
+            due = [call for every, call in callbacks if every and (state.step % every == 0 or state.step == total)]
             for call in due:
                 call(state)
             if due:  # time that callbacks take is no step's
@@ -109,7 +109,7 @@ def _save(state: State, section: Train, place: Place) -> None:
     size = sum(file.stat().st_size for file in path.iterdir())
     place.report(Saved(state.step, str(path), time.perf_counter() - start, size))
     for old in prune(place.checkpoints, section.keep):
-        place.report(Pruned(int(old.name.removeprefix("step-")), str(old)))
+        place.report(Pruned(step_of(old), str(old)))
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import (
     Changed,
     Event,
-    Fault,
     Machine,
     Notice,
     Plan,
@@ -245,8 +244,6 @@ def mark(event: Event) -> tuple[str, str]:
     """A glyph and its style, before an event's line on a terminal."""
     if isinstance(event, Stage):
         return MARKS[event.state]
-    if isinstance(event, Fault):
-        return "✘", "bold red"
     if isinstance(event, Released):
         return "★", "yellow"
     return ("!", "yellow") if isinstance(event, Notice) and event.level == "warning" else ("∙", "cyan")
@@ -302,8 +299,6 @@ def line(event: Event) -> str:
             return f"saved: step {step} in {show_seconds(seconds)}"
         case Score(name=name, value=value, unit=unit, split=split):
             return f"score: {name}, {split}: {value:.3f} {unit}"
-        case Fault(text=text):
-            return f"stopped: {text}"
         case Notice(level=level, text=text):
             return f"{'warning: ' if level == 'warning' else ''}{text}"
         case Released(folder=folder, logit_difference=difference):
@@ -312,8 +307,11 @@ def line(event: Event) -> str:
     return ""
 
 
-def summary(directory: Path) -> str:
-    """What a run came to: where things are, the scores beside their baselines, and what to try next."""
+def summary(directory: Path, program: str = "pretrain") -> str:
+    """What a run came to: where things are, the scores beside their baselines, and what to try next.
+
+    `program` is what a person types for the command.
+    """
     run = RunDirectory(directory)
     near = str(directory.relative_to(Path.cwd())) if directory.is_relative_to(Path.cwd()) else str(directory)
     scores = {score.name: score for score in all_of(run, Score) if "estimate" not in score.split}
@@ -346,6 +344,7 @@ def summary(directory: Path) -> str:
         quoted = shlex.quote(near)
         written = last(run, Sample)
         prompt = (written.prompt.splitlines() or [""])[-1] if written else "The"
-        lines += ["", "Try next:", f"  pretrain sample {quoted} {shlex.quote(prompt)} --tokens 120"]
-        lines += [f"  pretrain evaluate {quoted} --data FILE", f"  cat {shlex.quote(near + '/release/README.md')}"]
+        prompt = shlex.quote(prompt or "The")
+        lines += ["", "Try next:", f"  {program} sample {quoted} {prompt} --tokens 120"]
+        lines += [f"  {program} evaluate {quoted} --data FILE", f"  cat {shlex.quote(near + '/release/README.md')}"]
     return "\n".join(lines)
