@@ -4,51 +4,109 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pretrain.attention import sdpa
 from pretrain.attention.entrance import attention
-from pretrain.attention.mask import Causal, Documents, Full, Mask
+from pretrain.attention.mask import Causal, Documents, Full, Mask, Prefix, Window, narrow
 from pretrain.attention.plain import plain
 
 MUTANTS = [
-    ("src/pretrain/attention/sdpa.py", ".tril(first)", ".tril(0)"),
-    ("src/pretrain/attention/sdpa.py", "start += length", "start += 0"),
-    ("src/pretrain/attention/plain.py", "<= q", "< q"),
-]
+    ("src/pretrain/attention/plain.py", "seen & (q - k <= before)", "seen & (q - k < before)"),
+    ("src/pretrain/attention/plain.py", "seen & (k - q <= after)", "seen & (k - q < after)"),
+    ("src/pretrain/attention/plain.py", "(k < mask.lengths[:", "(k <= mask.lengths[:"),
+    ("src/pretrain/attention/plain.py", "softcap * torch.tanh(scores / softcap)", "softcap * torch.tanh(scores)"),
+    ("src/pretrain/attention/sdpa.py", "max(place - before, 0)", "max(start - before, 0)"),
+    ("src/pretrain/attention/sdpa.py", "place + block.shape[2] + after", "place + block.shape[2]"),
+    ("src/pretrain/attention/sdpa.py", "self.sinks / self.scale", "self.sinks"),
+    ("src/pretrain/attention/sdpa.py", "pad(seen, (1, 0), value=True)", "pad(seen, (1, 0), value=False)"),
+    ("src/pretrain/attention/sdpa.py", "q = pad(q, (0, 0, 1, 0)) if causal else q", "q = q"),
+    ("src/pretrain/attention/mask.py", "Window(window.before) if mask.causal else window", "window"),
+]  # fmt: skip
 IDS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1, 2]])
-MASKS: list[Mask] = [Full(), Causal(), Documents(IDS), Documents(IDS, causal=False)]
+MASKS: dict[str, Mask] = {
+    "full": Full(),
+    "causal": Causal(),
+    "sliding": Window(2),
+    "nothing before": Window(0),
+    "two-sided": Window(3, 1),
+    "wide": Window(100, 100),
+    "documents": Documents(IDS),
+    "documents, full": Documents(IDS, causal=False),
+    "documents, sliding": Documents(IDS, window=Window(1)),
+    "documents, two-sided": Documents(IDS, causal=False, window=Window(2, 2)),
+    "prefix": Prefix(torch.tensor([4, 1])),
+}
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_backends_agree_with_the_formula(mask: Mask, kv_heads: int) -> None:
+def close(one: torch.Tensor, two: torch.Tensor) -> bool:
+    return torch.allclose(one, two, atol=1e-12)
+
+
+@pytest.fixture(params=[256, 4])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """One block of queries, and several."""
+    monkeypatch.setattr(sdpa, "BLOCK", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_the_entrance_agrees_with_the_formula(name: str, softcap: float | None, with_sinks: bool, block: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 4, 9, 6), (2, kv_heads, 9, 6), (2, kv_heads, 9, 6)]
-    one = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    two = [tensor.detach().clone().requires_grad_() for tensor in one]
-    here, truth = attention(*one, mask=mask), plain(*two, mask, 6**-0.5, None)
-    assert torch.allclose(here, truth, atol=1e-12)
-    weight = torch.randn(here.shape, generator=generator, dtype=torch.float64)
-    (here * weight).sum().backward()
-    (truth * weight).sum().backward()
-    assert all(torch.allclose(a.grad, b.grad, atol=1e-12) for a, b in zip(one, two, strict=True))
+    mask = MASKS[name]
+    for kv_heads, values in ((1, 6), (2, 5), (4, 6)):
+        shapes = [(2, 4, 9, 6), (2, kv_heads, 9, 6), (2, kv_heads, 9, values), (4,)]
+        one = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+        two = [tensor.detach().clone().requires_grad_() for tensor in one]
+        here = attention(*one[:3], mask=mask, softcap=softcap, sinks=one[3] if with_sinks else None)
+        there = plain(*two[:3], mask, 6**-0.5, softcap, two[3] if with_sinks else None)
+        assert close(here, there)
+        weight = torch.randn(here.shape, generator=generator, dtype=torch.float64)
+        (here * weight).sum().backward()
+        (there * weight).sum().backward()
+        for a, b in zip(one[: 3 + with_sinks], two, strict=False):
+            assert a.grad is not None and b.grad is not None and close(a.grad, b.grad)
 
 
 def test_the_formula_by_hand() -> None:
     q = torch.tensor([[[[1.0], [2.0]]]], dtype=torch.float64)
     v = torch.tensor([[[[10.0], [20.0]]]], dtype=torch.float64)
-    out = plain(q, q, v, Causal(), 0.5, None).flatten()
+    out = plain(q, q, v, Causal(), 0.5).flatten()
     late = torch.softmax(torch.tensor([1.0, 2.0], dtype=torch.float64), 0)
-    assert torch.allclose(out, torch.stack([v[0, 0, 0, 0], 10 * late[0] + 20 * late[1]]))
+    assert close(out, torch.stack([v[0, 0, 0, 0], 10 * late[0] + 20 * late[1]]))
     capped = plain(q, q, v, Full(), 0.5, 1.0).flatten()[0]
     scores = torch.tanh(torch.tensor([0.5, 1.0], dtype=torch.float64)).softmax(0)
-    assert torch.allclose(capped, 10 * scores[0] + 20 * scores[1])
-    assert torch.allclose(attention(q, q, v, mask=Full(), scale=0.5, softcap=1.0).flatten()[0], capped)
+    assert close(capped, 10 * scores[0] + 20 * scores[1])
+    sunk = plain(q, q, v, Full(), 0.5, None, torch.tensor([3.0], dtype=torch.float64)).flatten()[0]
+    shares = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64).softmax(0)
+    assert close(sunk, 10 * shares[0] + 20 * shares[1])
+
+
+def test_windows_by_hand() -> None:
+    """The mean of what is seen, by equal scores."""
+    v = torch.arange(5.0).double()[None, None, :, None]
+    q = torch.zeros_like(v)
+    assert plain(q, q, v, Window(1), 1.0).flatten().tolist() == [0, 0.5, 1.5, 2.5, 3.5]
+    assert plain(q, q, v, Window(1, 1), 1.0).flatten().tolist() == [0.5, 1, 2, 3, 3.5]
+    assert plain(q, q, v, Prefix(torch.tensor([3])), 1.0).flatten().tolist() == [1, 1, 1, 1.5, 2]
+
+
+def test_a_layer_narrows_what_all_see() -> None:
+    assert narrow(Causal(), Window(3, 2)) == Window(3) and narrow(Full(), Window(3, 2)) == Window(3, 2)
+    assert narrow(Causal(), None) == Causal()
+    for causal, expected in ((True, Window(3)), (False, Window(3, 2))):
+        inside = narrow(Documents(IDS, causal), Window(3, 2))
+        assert isinstance(inside, Documents) and inside.inside == expected
+    with pytest.raises(ValueError, match="not defined"):
+        narrow(Prefix(torch.tensor([1])), Window(3))
 
 
 @pytest.mark.parametrize("queries", [1, 3])
-def test_few_queries_after_a_cache_are_the_last_ones(queries: int) -> None:
+@pytest.mark.parametrize("mask", [Causal(), Window(2)])
+def test_few_queries_after_a_cache_are_the_last_ones(queries: int, mask: Mask, block: int) -> None:
     q, k, v = torch.randn(3, 1, 2, 8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = attention(q, k, v, mask=Causal())
-    assert torch.allclose(attention(q[:, :, -queries:], k, v, mask=Causal()), whole[:, :, -queries:], atol=1e-12)
+    whole = plain(q, k, v, mask, 0.5)
+    assert close(attention(q[:, :, -queries:], k, v, mask=mask), whole[:, :, -queries:])
 
 
 class Largest(TorchDispatchMode):
@@ -64,13 +122,21 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("documents", [False, True])
-def test_memory_grows_with_the_sequence_not_its_square(documents: bool) -> None:
+@pytest.mark.parametrize("kind", ["causal", "full", "sliding", "two-sided", "documents", "prefix"])
+@pytest.mark.parametrize("more", ["", "sinks", "soft cap", "groups", "narrow values"])
+def test_memory_grows_with_the_sequence_not_its_square(kind: str, more: str) -> None:
     largest = []
-    for seq in (512, 2048):
-        q = torch.randn(1, 1, seq, 8, requires_grad=True)
-        mask: Mask = Documents((torch.arange(seq) // 100)[None]) if documents else Causal()
+    for seq in (1024, 4096):
+        mask: Mask = {
+            "causal": Causal(), "full": Full(), "sliding": Window(127), "two-sided": Window(64, 64),
+            "documents": Documents((torch.arange(seq) // 100)[None]), "prefix": Prefix(torch.tensor([seq // 2])),
+        }[kind]  # fmt: skip
+        q = torch.randn(1, 2, seq, 8, requires_grad=True)
+        k = torch.randn(1, 1 if more == "groups" else 2, seq, 8, requires_grad=True)
+        sinks = torch.zeros(2, requires_grad=True) if more == "sinks" else None
+        softcap = 5.0 if more == "soft cap" else None
         with Largest() as seen:
-            attention(q, q, q, mask=mask).sum().backward()
+            v = k[..., :4] if more == "narrow values" else k
+            attention(q, k, v, mask=mask, sinks=sinks, softcap=softcap).sum().backward()
         largest.append(seen.elements)
-    assert largest[1] <= 4 * largest[0] < 512 * 512
+    assert largest[1] <= 4.1 * largest[0] and largest[1] < 4096 * 4096 / 4, largest

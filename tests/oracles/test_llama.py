@@ -1,104 +1,91 @@
-"""Oracle: our Llama against transformers' LlamaForCausalLM, weights and logits and gradients, both ways."""
+"""Oracle: Llama 2 and 3, SmolLM and Yi against transformers' LlamaForCausalLM."""
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from pretrain.base.extension import find
-from pretrain.model.folder import load_folder, make, read_config, write_folder
-from pretrain.model.layers.rope import RopeScaling
-from pretrain.model.weights import expand, parameters
-
-transformers = pytest.importorskip("transformers", reason="the published implementation is not installed")
+from oracles.family import both_ways, count
 
 MUTANTS = [
     ("src/pretrain/model/layers/rope.py", "torch.cat([-other, one], -1)", "torch.cat([other, -one], -1)"),
-    ("src/pretrain/model/layers/rope.py", "frequencies / self.factor", "frequencies"),
-    ("src/pretrain/model/layers/feed_forward.py", "silu(self.gate(x)) * self.up(x)", "silu(self.up(x)) * self.gate(x)"),
+    ("src/pretrain/model/layers/rope.py", "return kept.clamp(0, 1)", "return kept.clamp(0, 2)"),
+    ("src/pretrain/model/layers/rope.py", "return frequencies / self.factor", "return frequencies"),
+    ("src/pretrain/model/layers/rope.py", "cos * self.magnitude", "cos"),
+    ("src/pretrain/model/layers/rope.py", "1 - ramp.clamp(0, 1)", "ramp.clamp(0, 1)"),
+    ("src/pretrain/model/layers/rope.py", "factor * ratio - (factor - 1)", "factor * ratio"),
+    ("src/pretrain/model/layers/feed_forward.py", "self.activation(self.gate(x)) * self.up(x)",
+     "self.activation(self.up(x)) * self.gate(x)"),
     ("src/pretrain/model/families/llama.py", "self.mlp(self.mlp_norm(x))", "self.mlp(x)"),
     ("src/pretrain/model/families/llama.py", 'file + "self_attn.k_proj.weight"', 'file + "self_attn.v_proj.weight"'),
-]
-
-llama = find("model.families", "llama")
-SMALL = llama.Config(
-    vocab_size=97,
-    hidden_size=32,
-    intermediate_size=72,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    max_position_embeddings=64,
-)
-STRETCHED = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
-CONFIGS = {
-    "plain": SMALL,
-    "grouped": dataclasses.replace(SMALL, num_key_value_heads=2),
-    "one key": dataclasses.replace(SMALL, num_key_value_heads=1, rope_theta=10_000.0),
-    "odd head": dataclasses.replace(SMALL, head_dim=12, num_key_value_heads=2),
-    "tied": dataclasses.replace(SMALL, tie_word_embeddings=True, rms_norm_eps=1e-6),
-    "stretched": dataclasses.replace(SMALL, rope_scaling=STRETCHED, num_key_value_heads=2),
-}
-TOKENS = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(0))
-
-
-def redraw(module: torch.nn.Module) -> None:
-    """Fresh norms are one and hide errors: every parameter gets numbers of its own."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            scale = 0.2 if parameter.dim() == 1 else 0.3
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+]  # fmt: skip
+SMALL: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "vocab_size": 97, "hidden_size": 32, "intermediate_size": 72,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "grouped": {"num_key_value_heads": 2},
+    "one key": {"num_key_value_heads": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "odd head": {"head_dim": 12, "num_key_value_heads": 2},
+    "tied": {"tie_word_embeddings": True, "rms_norm_eps": 1e-6},
+    "llama3": {"rope_parameters": LLAMA3, "num_key_value_heads": 2},
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+    "yarn": {"rope_parameters": YARN},
+    "dynamic": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+    "dynamic, grown": {
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "max_position_embeddings": 16,
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_logits_gradients_and_bytes_both_ways(name: str, tmp_path: Path) -> None:
-    config = CONFIGS[name]
-    ours = make(llama, config)
-    redraw(ours)
-    write_folder(tmp_path / "ours", llama, ours, config, dtype="float32", end=3)
-    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
-    )
-    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    here, there = ours.logits(TOKENS), theirs(TOKENS).logits
-    assert (here - there).abs().max() <= 1e-5 * there.abs().max()
-    for logits in (here, there):
-        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten()).backward()
-    for weight in expand(llama.weights(config)):
-        ours_grad, theirs_grad = ours.get_parameter(weight.name).grad, theirs.get_parameter(weight.file).grad
-        assert (ours_grad - theirs_grad).abs().max() <= 1e-5 * theirs_grad.abs().max(), weight.name
-
-    theirs.save_pretrained(tmp_path / "theirs")
-    back, _, read = load_folder(tmp_path / "theirs")
-    assert dataclasses.replace(read, head_dim=config.head_dim) == config
-    assert (back.logits(TOKENS) - there).abs().max() <= 1e-5 * there.abs().max()
-    first, second = (load_file(tmp_path / side / "model.safetensors") for side in ("ours", "theirs"))
-    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_both_ways(name: str, tmp_path: Path) -> None:
+    both_ways(
+        {**SMALL, **VARIATIONS[name]}, tmp_path, cached=name != "dynamic, grown"
+    )  # keys of a shorter text have turned otherwise
 
 
-def published(layers: int, width: int, inner: int, heads: int) -> int:
-    """Parameters by the table, of nothing allocated."""
-    config = llama.Config(
-        vocab_size=128256, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=8,
-    )  # fmt: skip
-    return parameters(llama.weights(config), config.axes())
+def llama3(layers: int, width: int, inner: int, heads: int, **more: object) -> dict[str, object]:
+    return {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": width,
+        "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": 8,
+        "hidden_act": "silu", "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 128000, "eos_token_id": 128001,
+        "attention_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02, "pretraining_tp": 1,
+        "rope_scaling": None, "use_cache": True, "transformers_version": "4.40.0", **more,
+    }  # fmt: skip
 
 
-def test_published_counts_to_the_digit() -> None:
-    assert published(32, 4096, 14336, 32) == 8_030_261_248
-    assert published(80, 8192, 28672, 64) == 70_553_706_496
+SCALING = {
+    "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
+    "rope_type": "llama3",
+}  # fmt: skip
+PUBLISHED = {
+    "Llama-2-7b": (llama3(32, 4096, 11008, 32, vocab_size=32000, num_key_value_heads=32), 6_738_415_616),
+    "Llama-3-8B": (llama3(32, 4096, 14336, 32), 8_030_261_248),
+    "Llama-3-70B": (llama3(80, 8192, 28672, 64), 70_553_706_496),
+    "Llama-3.1-405B": (llama3(126, 16384, 53248, 128), 405_853_388_800),
+    "Llama-3.2-1B": (
+        llama3(16, 2048, 8192, 32, tie_word_embeddings=True, head_dim=64, rope_scaling=SCALING), 1_235_814_400,
+    ),
+    "Llama-3.2-3B": (
+        llama3(28, 3072, 8192, 24, tie_word_embeddings=True, head_dim=128, rope_scaling=SCALING), 3_212_749_824,
+    ),
+    "SmolLM-135M": (
+        llama3(30, 576, 1536, 9, num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True), 134_515_008,
+    ),
+    "Yi-6B": (llama3(32, 4096, 11008, 32, num_key_value_heads=4, vocab_size=64000), 6_061_035_520),
+}  # fmt: skip
 
 
-def test_the_old_words_of_config_json_are_read_too(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"architectures": ["LlamaForCausalLM"], "vocab_size": 97, "hidden_size": 32, "intermediate_size": 72,'
-        '"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 7.0, "rope_scaling":'
-        '{"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,'
-        '"original_max_position_embeddings": 16}}'
-    )
-    _, config = read_config(tmp_path)
-    assert config.rope_theta == 7.0 and config.rope_scaling == STRETCHED
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_counts_to_the_digit(name: str, tmp_path: Path) -> None:
+    table, parameters = PUBLISHED[name]
+    assert count(table, tmp_path) == parameters

@@ -10,7 +10,7 @@ from torch import Tensor
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.files import new_folder, verify, write
 from pretrain.checkpoint.state import State
-from pretrain.model.weights import expand
+from pretrain.model.weights import expand, held
 from pretrain.order.order import ORDER_VERSION, History
 
 WEIGHTS, OPTIMIZER, STATE, RECIPE, LATEST = (
@@ -44,7 +44,7 @@ def save(state: State, folder: Path, recipe_toml: str) -> Path:
 
 def _weights(state: State) -> dict[str, Tensor]:
     names = [weight.name for weight in expand(state.rows) if weight.tied is None]
-    return {name: state.model.get_parameter(name).detach().contiguous() for name in names}
+    return {name: held(state.model, name).detach().contiguous() for name in names}
 
 
 def newest(folder: Path) -> tuple[Path | None, dict[Path, DamagedError]]:

@@ -11,10 +11,14 @@ class KeyValueCache:
         self.length = 0
         self._held: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a layer so far, [batch, kv_heads, keys, head_dim]."""
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer so far, [batch, kv_heads, keys, head_dim].
+
+        A layer that looks no further back lets only the last `keep` of them be remembered.
+        """
         if id(layer) in self._held:
             before = self._held[id(layer)]
             k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
-        self._held[id(layer)] = (k, v)
+        start = 0 if keep is None else max(k.shape[2] - keep, 0)
+        self._held[id(layer)] = (k[:, :, start:], v[:, :, start:])
         return k, v

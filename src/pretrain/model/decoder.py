@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pretrain.attention.mask import Causal, Documents, Mask
-from pretrain.model.layers.rope import angles
+from pretrain.attention.mask import Causal, Documents, Full, Mask
+from pretrain.model.layers.rope import Rotary, Turn
 
 
 class Cache(Protocol):
@@ -16,19 +16,20 @@ class Cache(Protocol):
 
     length: int
 
-    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a layer so far, these included: [batch, kv_heads, keys, head_dim]."""
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer so far, these included, [batch, kv_heads, keys, head_dim]; the last `keep` of
+        them are remembered."""
         ...
 
 
 @dataclass(frozen=True)
 class Where:
-    """What every block needs to know of the positions: their tokens, rotations, who sees whom, what was seen before."""
+    """What every block needs to know of the positions: their tokens, who sees whom, their turns (one for each rotary
+    table of the stack), what was seen before."""
 
     tokens: Tensor
-    cos: Tensor
-    sin: Tensor
     mask: Mask
+    turns: tuple[Turn, ...] = ()
     cache: Cache | None = None
 
 
@@ -39,18 +40,66 @@ class Output(NamedTuple):
     aux: Tensor
 
 
+class Head(nn.Linear):
+    """Hidden states to logits, bent to softcap · tanh(logits / softcap) where a family does so."""
+
+    def __init__(self, width: int, vocab: int, *, bias: bool = False, softcap: float | None = None) -> None:
+        super().__init__(width, vocab, bias=bias)
+        self.softcap = softcap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[…, vocab] of hidden states […, embed]."""
+        logits = super().forward(hidden)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def visible(documents: Tensor | None, causal: bool) -> Mask:
+    """Who sees whom; documents [batch, seq] are counted once for all layers."""
+    if documents is None:
+        return Causal() if causal else Full()
+    mask = Documents(documents, causal)
+    return Documents(documents, causal, lengths=mask.counted())
+
+
+def follow(tokens: Tensor, seen: int) -> Tensor:
+    """Positions [1, seq] of tokens after so many seen ones."""
+    return torch.arange(seen, seen + tokens.shape[1], device=tokens.device)[None]
+
+
 class Decoder(nn.Module):
-    """Tokens to hidden states; `head` turns those into logits."""
+    """Tokens to hidden states; `head` turns those into logits.
 
-    frequency: Tensor
+    `rotaries` are the rotary tables that its blocks choose from by number; `places` the number of learned positions.
+    Embeddings are multiplied by `embed_scale`, the last hidden states by `hidden_scale`.
+    """
 
-    def __init__(self, vocab: int, width: int, blocks: Sequence[nn.Module], norm: nn.Module, frequency: Tensor) -> None:
+    embed_scale: Tensor | None
+
+    def __init__(
+        self,
+        vocab: int,
+        width: int,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        rotaries: Sequence[Rotary] = (),
+        *,
+        places: int = 0,
+        embed_scale: float | None = None,
+        hidden_scale: float | None = None,
+        softcap: float | None = None,
+        head_bias: bool = False,
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab, width)
+        self.places = nn.Embedding(places, width) if places else None
+        self.rotaries = nn.ModuleList(rotaries)
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
-        self.head = nn.Linear(width, vocab, bias=False)
-        self.register_buffer("frequency", frequency, persistent=False)
+        self.head = Head(width, vocab, bias=head_bias, softcap=softcap)
+        # A buffer, so that it is rounded to the dtype of the embeddings, as the published implementation does.
+        scale = None if embed_scale is None else torch.tensor(embed_scale)
+        self.register_buffer("embed_scale", scale, persistent=False)
+        self.hidden_scale = hidden_scale
 
     def forward(
         self,
@@ -59,23 +108,28 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         cache: Cache | None = None,
+        causal: bool = True,
     ) -> Output:
         """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds.
 
         `positions` [batch, seq] follow the cache, if not said.
         """
         if positions is None:
-            seen = 0 if cache is None else cache.length
-            positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)[None]
+            positions = follow(tokens, 0 if cache is None else cache.length)
         dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
-        cos, sin = angles(positions, self.frequency, dtype)
-        where = Where(tokens, cos, sin, Causal() if documents is None else Documents(documents), cache)
+        turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
+        where = Where(tokens, visible(documents, causal), turns, cache)
         x = self.embed(tokens)
+        if self.embed_scale is not None:
+            x = x * self.embed_scale
+        if self.places is not None:
+            x = x + self.places(positions)
         aux = x.new_zeros(0, dtype=torch.float32)
         for block in self.blocks:
             x, more = block(x, where)
             aux = aux if more is None else torch.cat([aux, more])
-        return Output(self.norm(x), aux)
+        x = self.norm(x)
+        return Output(x if self.hidden_scale is None else x * self.hidden_scale, aux)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """[batch, seq, vocab] of tokens [batch, seq]."""

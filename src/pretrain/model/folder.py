@@ -1,22 +1,23 @@
-"""A released folder in the ecosystem's own format, and back: config.json and model.safetensors."""
+"""A released folder in the ecosystem's own format, and back: config.json and safetensors, whole or in shards."""
 
-import dataclasses
 import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from pretrain.base.errors import DamagedError, UserError
-from pretrain.base.extension import find, names
 from pretrain.base.files import write
-from pretrain.model.layers.rope import RopeScaling
+from pretrain.model.config import CONFIG, read_config, to_json
 from pretrain.model.weights import check, export, load, tie
 
-CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
+WEIGHTS, INDEX, GENERATION = "model.safetensors", "model.safetensors.index.json", "generation_config.json"
 
 
 def make(family: ModuleType, config: Any) -> nn.Module:
@@ -33,75 +34,64 @@ def write_folder(
 ) -> None:
     """Writes config.json, generation_config.json and model.safetensors (`dtype` "float32" or "bfloat16")."""
     kind: torch.dtype = getattr(torch, dtype)
-    tensors = {name: tensor.to(kind).contiguous() for name, tensor in export(module, family.weights(config))}
     folder.mkdir(parents=True, exist_ok=True)
+    tensors = dict(export(module, family.weights(config), config.axes(), kind))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     ids = {"bos_token_id": end, "eos_token_id": end}
     write(folder / CONFIG, json.dumps({**to_json(family, config, dtype), **ids}, indent=2) + "\n")
     write(folder / GENERATION, json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
 
 
-def to_json(family: ModuleType, config: Any, dtype: str) -> dict[str, object]:
-    """config.json in the words of transformers 4 and 5 both, since readers of either are in use."""
-    table = dataclasses.asdict(config)
-    scaling = table.pop("rope_scaling", None)
-    return {
-        "architectures": [family.ARCHITECTURE],
-        "model_type": family.MODEL_TYPE,
-        **table,
-        "head_dim": config.head_size,
-        "rope_scaling": scaling,
-        "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
-        **family.FIXED,
-        "torch_dtype": dtype,
-        "dtype": dtype,
-    }
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of a folder by name, each read when asked for; names that match one of `ignored` are passed over."""
+
+    def __init__(self, folder: Path, ignored: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self._files: dict[str, Path] = {}
+        self._open: dict[Path, Any] = {}
+        for file in _files(folder):
+            try:
+                self._open[file] = safe_open(file, "pt")
+            except (SafetensorError, OSError) as error:
+                raise DamagedError(f"cannot be read: {error}", where=str(file), expected="safetensors") from None
+            self._files |= dict.fromkeys(self._open[file].keys(), file)
+        drop = re.compile("|".join(ignored)) if ignored else None
+        self._files = {n: file for n, file in self._files.items() if drop is None or not drop.fullmatch(n)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._open[self._files[name]].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def where(self, name: str) -> str:
+        """The file that holds a tensor; the folder, if none does."""
+        return str(self._files.get(name, self.folder))
 
 
-def read_config(folder: Path) -> tuple[ModuleType, Any]:
-    """The family module and Config of a released folder. Raises UserError."""
-    path = folder / CONFIG
-    try:
-        table = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError("no config.json", where=str(folder), expected="a released model") from None
-    except ValueError:
-        raise DamagedError("cannot be read", where=str(path), expected="JSON") from None
-    families = {find("model.families", name).ARCHITECTURE: name for name in names("model.families")}
-    wanted = str((table.get("architectures") or ["?"])[0])
-    if wanted not in families:
-        raise UserError(f"architecture {wanted}", where=str(path), expected=" or ".join(sorted(families)))
-    family = find("model.families", families[wanted])
-    for name, only in family.FIXED.items():
-        if table.get(name, only) != only:
-            raise UserError(f"{name} = {table[name]!r} is not supported", where=str(path), expected=repr(only))
-    rope = dict(table.get("rope_parameters") or {}) or dict(table.get("rope_scaling") or {})
-    theta = rope.pop("rope_theta", table.get("rope_theta", 10_000.0))
-    kind = rope.setdefault("rope_type", rope.pop("type", "default"))
-    known = {f.name for f in dataclasses.fields(family.Config)}
-    values = {name: value for name, value in table.items() if name in known}
-    values |= {"rope_theta": theta}
-    if kind != "default":
-        values |= {"rope_scaling": _scaling(rope, path)}
-    elif "rope_scaling" in values:
-        values |= {"rope_scaling": None}
-    return family, family.Config(**values)
-
-
-def _scaling(rope: dict[str, Any], path: Path) -> RopeScaling:
-    try:
-        return RopeScaling(**rope)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"rope scaling: {error}", where=str(path), expected="the keys of rope_type llama3") from None
+def _files(folder: Path) -> list[Path]:
+    """The files of the index, or the one file. Raises UserError where there is neither."""
+    if (folder / INDEX).is_file():
+        try:
+            listed = sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise DamagedError("cannot be read", where=str(folder / INDEX), expected="a weight_map") from None
+        for name in listed:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise UserError(f"no file {name}", where=str(folder / INDEX), expected="every file that it names")
+        return [folder / name for name in listed]
+    if not (folder / WEIGHTS).is_file():
+        raise UserError("no safetensors file", where=str(folder), expected=f"{WEIGHTS} or {INDEX}")
+    return [folder / WEIGHTS]
 
 
 def load_folder(folder: Path) -> tuple[nn.Module, ModuleType, Any]:
     """(module in float32, family module, Config) of a released folder, ours or another's. Raises UserError."""
     family, config = read_config(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError("no safetensors file", where=str(folder), expected=WEIGHTS)
-    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    tensors = Tensors(folder, getattr(family, "IGNORED", ()))
     module = make(family, config)
-    load(module, family.weights(config), config.axes(), tensors)
+    load(module, family.weights(config), config.axes(), tensors, tensors.where)
     return module, family, config

@@ -1,7 +1,9 @@
-"""The weight table: from its rows follow shapes, checks, loading, export and initialisation."""
+"""The weight table: from its rows follow shapes, checks, ties, initialisation, loading and export."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +12,32 @@ from pretrain.base.errors import UserError, nearest
 from pretrain.base.random import key
 
 Axis = tuple[int, int]  # a count and a grain: kv = (8 heads, 128 wide)
+Group = Literal["matrix", "embedding", "vector"]
+LOOKED_UP = {"vocab", "gram_vocab", "position", "kind"}  # axes whose rows are fetched by number
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A row: our name and the file's name ("{i}" is the layer), logical axes, what it is tied to, and the standard
-    deviation that it is drawn with, where that is not the family's one for all."""
+    """A row: our name, the file's name ("{i}" is the layer, "{e}" the expert), logical axes, and what is odd about it.
+
+    Several files are joined along our first axis, by the segments of a sum of axes ("q+kv+kv embed"); `also` are names
+    of older files, read and never written. `draw` and `std` say how it starts: N(0, std), where the family has no other
+    std for all; "fan_in" divides std (1 if not said) by √inputs; `cut` bounds it to so many std. If nothing is said,
+    norms start at one and what is called bias at zero. A first axis "expert" is a stack; a router's rows are "choice".
+    """
 
     name: str
-    file: str
+    file: str | tuple[str, ...]
     axes: str
-    layers: range | None = None
-    tied: str | None = None
+    layers: range | Sequence[int] | None = None
+    tied: str | None = None  # our name of the weight that it is
+    buffer: bool = False  # state without gradient, float32 always
+    shared_by: str | None = None  # the sharded axis on which a replicated weight is used
+    transpose: bool = False  # the file holds [in, out]
+    also: tuple[str, ...] = ()
+    draw: Literal["normal", "fan_in", "zeros", "ones"] | None = None
     std: float | None = None
+    cut: float | None = None
 
     def each(self) -> Iterator["Weight"]:
         """The row for every layer that has it."""
@@ -30,12 +45,49 @@ class Weight:
             yield self
             return
         for i in self.layers:
-            name, file = (text.replace("{i}", str(i)) for text in (self.name, self.file))
-            yield replace(self, name=name, file=file, layers=None)
+            layer = str(i)
+            file = tuple(text.replace("{i}", layer) for text in self.files)
+            also = tuple(text.replace("{i}", layer) for text in self.also)
+            yield replace(self, name=self.name.replace("{i}", layer), file=file, also=also, layers=None)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file's names."""
+        return (self.file,) if isinstance(self.file, str) else self.file
+
+    @property
+    def stacked(self) -> bool:
+        """Whether its first axis counts experts, each a weight of its own."""
+        return self.axes.split()[0] == "expert"
+
+    @property
+    def group(self) -> Group:
+        """What an optimizer sees in it (in each expert's): its axes say so. Embedding and head are both embeddings."""
+        names = self.axes.split()[self.stacked :]
+        if len(names) == 1:
+            return "vector"
+        return "embedding" if LOOKED_UP & set(names) else "matrix"
 
     def shape(self, axes: Mapping[str, Axis]) -> tuple[int, ...]:
         """Its size along each axis."""
-        return tuple(axes[name][0] * axes[name][1] for name in self.axes.split())
+        return tuple(sum(segments(name, axes)) for name in self.axes.split())
+
+    def pieces(self, axes: Mapping[str, Axis]) -> Iterator[tuple[str, tuple[int | slice, ...]]]:
+        """(a name in the file, the place of that tensor in ours)."""
+        apart = "{e}" in self.files[0]
+        joined = self.axes.split()[apart]
+        sizes = segments(joined, axes) if len(self.files) > 1 else [sum(segments(joined, axes))]
+        for e in range(axes["expert"][0]) if apart else [None]:
+            start = 0
+            for file, size in zip(self.files, sizes, strict=True):
+                rows = slice(start, start + size)
+                yield file.replace("{e}", str(e)), (rows,) if e is None else (e, rows)
+                start += size
+
+
+def segments(name: str, axes: Mapping[str, Axis]) -> list[int]:
+    """Sizes of the parts of an axis: one, or those of a sum, "q+kv+kv"."""
+    return [axes[part][0] * axes[part][1] for part in name.split("+")]
 
 
 def expand(rows: Sequence[Weight]) -> list[Weight]:
@@ -43,10 +95,33 @@ def expand(rows: Sequence[Weight]) -> list[Weight]:
     return [weight for row in rows for weight in row.each()]
 
 
+def within(rows: Sequence[Weight], prefix: str, file_prefix: str) -> list[Weight]:
+    """The table of a part of a larger model: both names prefixed."""
+    return [
+        replace(
+            row,
+            name=prefix + row.name,
+            file=tuple(file_prefix + file for file in row.files),
+            also=tuple(file_prefix + file for file in row.also),
+            tied=None if row.tied is None else prefix + row.tied,
+        )
+        for row in rows
+    ]
+
+
+def held(module: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer of that name, as it is held."""
+    owner, _, last = name.rpartition(".")
+    found = getattr(module.get_submodule(owner), last)
+    assert isinstance(found, Tensor), name
+    return found
+
+
 def check(module: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> None:
-    """Demands table = module, name for name and size for size. Raises ValueError: the family's file is wrong."""
-    table = {weight.name: weight.shape(axes) for weight in expand(rows)}
-    made = {name: tuple(p.shape) for name, p in module.named_parameters(remove_duplicate=False)}
+    """Demands table = module: names, kinds and sizes. Raises ValueError: the family's file is wrong."""
+    table = {weight.name: (weight.buffer, weight.shape(axes)) for weight in expand(rows)}
+    state = module.state_dict(keep_vars=True)
+    made = {name: (not isinstance(tensor, nn.Parameter), tuple(tensor.shape)) for name, tensor in state.items()}
     if table != made:
         wrong = sorted(name for name in table.keys() | made.keys() if table.get(name) != made.get(name))
         raise ValueError(f"table and module differ in {', '.join(wrong[:5])}")
@@ -61,53 +136,94 @@ def tie(module: nn.Module, rows: Sequence[Weight]) -> None:
 
 
 def initialise(module: nn.Module, rows: Sequence[Weight], std: float, seed: int) -> None:
-    """Matrices from N(0, std), vectors (norms) one: each from a generator of its own, keyed by seed and name.
+    """Draws every weight as its row says: each from a generator of its own, keyed by seed and name, experts each.
 
     So a weight does not depend on the order of drawing, on its neighbours or on the layout.
     """
     with torch.no_grad():
         for weight in expand(rows):
-            parameter = module.get_parameter(weight.name)
-            if weight.tied is None and parameter.dim() == 1:
-                parameter.fill_(1.0)
-            elif weight.tied is None:
-                generator = torch.Generator().manual_seed(key(seed, "initialise", weight.name) & (2**63 - 1))
-                parameter.copy_(
-                    torch.randn(parameter.shape, generator=generator) * (std if weight.std is None else weight.std)
-                )
+            if weight.tied is not None:
+                continue
+            tensor = held(module, weight.name)
+            vector = "zeros" if weight.name.endswith("bias") else "ones"
+            draw = weight.draw or (vector if weight.group == "vector" else "normal")
+            if draw in ("zeros", "ones"):
+                tensor.fill_(float(draw == "ones"))
+                continue
+            spread = std if weight.std is None else weight.std
+            if draw == "fan_in":
+                spread = (1.0 if weight.std is None else weight.std) * tensor.shape[-1] ** -0.5
+            for tag, part in _drawn_apart(weight, tensor):
+                part.copy_(_normal(part.shape, weight.cut, key(seed, "initialise", weight.name, *tag)) * spread)
 
 
-def load(module: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], tensors: Mapping[str, Tensor]) -> None:
-    """Fills a module from tensors under the file's names. Raises UserError where one is missing, odd or unclaimed."""
-    wanted = {weight.file: weight for weight in expand(rows) if weight.tied is None}
-    tied = {weight.file for weight in expand(rows) if weight.tied is not None}
+def _drawn_apart(weight: Weight, tensor: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    if weight.stacked:
+        yield from (((e,), part) for e, part in enumerate(tensor))
+    else:
+        yield (), tensor
+
+
+def _normal(shape: torch.Size, cut: float | None, word: int) -> Tensor:
+    generator = torch.Generator().manual_seed(word & (2**63 - 1))
+    if cut is None:
+        return torch.randn(shape, generator=generator)
+    return nn.init.trunc_normal_(torch.empty(shape), a=-cut, b=cut, generator=generator)
+
+
+def load(
+    module: nn.Module,
+    rows: Sequence[Weight],
+    axes: Mapping[str, Axis],
+    tensors: Mapping[str, Tensor],
+    where: Callable[[str], str] = lambda name: "",
+) -> None:
+    """Fills a module from tensors under the file's names, one at a time; `where` says in which file a tensor lies.
+
+    Raises UserError where one is missing, of another shape, not finite or unclaimed.
+    """
+    places = {name: (weight, place) for weight in expand(rows) for name, place in weight.pieces(axes)}
+    older = {name for weight in expand(rows) for name in weight.also}
     for name in tensors:
-        if name not in wanted and name not in tied:
-            raise UserError(f"tensor {name} belongs to no weight of the family", near=nearest(name, wanted))
+        if name not in places and name not in older:
+            what = f"tensor {name} belongs to no weight of the family"
+            raise UserError(what, where=where(name), near=nearest(name, places))
     with torch.no_grad():
-        for file, weight in wanted.items():
-            if file not in tensors:
-                raise UserError(f"tensor {file} is missing", near=nearest(file, tensors))
-            if tuple(tensors[file].shape) != weight.shape(axes):
-                what = f"tensor {file} is {list(tensors[file].shape)}"
-                raise UserError(what, expected=str(list(weight.shape(axes))))
-            module.get_parameter(weight.name).copy_(tensors[file])
+        for name, (weight, place) in places.items():
+            found = next((one for one in (name, *weight.also) if one in tensors), None)
+            if found is None and weight.tied is None:
+                raise UserError(f"tensor {name} is missing", where=where(name), near=nearest(name, tensors))
+            if found is not None:
+                _fill(held(module, weight.name)[place], weight, found, tensors[found], where(found))
 
 
-def export(module: nn.Module, rows: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:
-    """(file's name, tensor) of every weight that a file holds."""
+def _fill(ours: Tensor, weight: Weight, name: str, theirs: Tensor, where: str) -> None:
+    """One tensor of the file into its place; a tied weight that a file holds must be what it is tied to."""
+    value = theirs.mT if weight.transpose else theirs
+    if value.shape != ours.shape:
+        wanted = list(ours.mT.shape if weight.transpose else ours.shape)
+        raise UserError(f"tensor {name} is {list(theirs.shape)}", where=where, expected=str(wanted))
+    if not torch.isfinite(value).all():
+        raise UserError(f"tensor {name} holds NaN or infinity", where=where, expected="finite numbers")
+    if weight.tied is None:
+        ours.copy_(value)
+    elif not torch.equal(ours, value.to(ours.dtype)):
+        what = f"tensor {name} differs from {weight.tied}, to which config.json ties it"
+        raise UserError(what, where=where, expected="one and the same")
+
+
+def export(
+    module: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """(file's name, tensor) of all that a file holds, one at a time; buffers stay float32."""
     for weight in expand(rows):
         if weight.tied is None:
-            yield weight.file, module.get_parameter(weight.name).detach()
+            tensor = held(module, weight.name).detach()
+            for name, place in weight.pieces(axes):
+                value = tensor[place].mT if weight.transpose else tensor[place]
+                yield name, value.to(tensor.dtype if weight.buffer or dtype is None else dtype).contiguous()
 
 
 def parameters(rows: Sequence[Weight], axes: Mapping[str, Axis]) -> int:
-    """How many numbers the model learns; tied ones count once."""
-    return sum(_product(weight.shape(axes)) for weight in expand(rows) if weight.tied is None)
-
-
-def _product(shape: Sequence[int]) -> int:
-    out = 1
-    for size in shape:
-        out *= size
-    return out
+    """How many numbers the model learns; tied ones count once, buffers not at all."""
+    return sum(prod(w.shape(axes)) for w in expand(rows) if w.tied is None and not w.buffer)

@@ -1,13 +1,11 @@
 """What training asks of an optimizer, and which of a model's weights are matrices, embeddings and vectors."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from pretrain.model.weights import Weight, expand
-
-Group = Literal["matrix", "embedding", "vector"]
+from pretrain.model.weights import Group, Weight, expand
 
 
 class Optimizer(Protocol):
@@ -30,7 +28,6 @@ def groups(module: nn.Module, rows: Sequence[Weight]) -> dict[Group, dict[str, n
     """Every parameter once, by what it is: its axes say so. Embedding and head both count as embeddings."""
     out: dict[Group, dict[str, nn.Parameter]] = {"matrix": {}, "embedding": {}, "vector": {}}
     for weight in expand(rows):
-        if weight.tied is None:
-            group: Group = "embedding" if "vocab" in weight.axes else "matrix" if " " in weight.axes else "vector"
-            out[group][weight.name] = module.get_parameter(weight.name)
+        if weight.tied is None and not weight.buffer:
+            out[weight.group][weight.name] = module.get_parameter(weight.name)
     return out

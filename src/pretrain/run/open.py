@@ -14,6 +14,7 @@ from pretrain.base.files import verify
 from pretrain.checkpoint.save import RECIPE, WEIGHTS, newest
 from pretrain.events.directory import RunDirectory
 from pretrain.model.folder import load_folder, make
+from pretrain.model.weights import held
 from pretrain.recipe.read import load
 from pretrain.tokenizer.tokenizer import Tokenizer
 
@@ -38,7 +39,7 @@ def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]
         config = recipe.model.family.bind()
         module = make(family, config)
         for name, tensor in load_file(folder / WEIGHTS).items():
-            module.get_parameter(name).data.copy_(tensor)
+            held(module, name).data.copy_(tensor)
         run = RunDirectory(folder.parent.parent)
         name = json.loads(run.stages.read_bytes())["folders"]["tokenizer"]
         return module, family, config, Tokenizer.load(run.path.parent.parent / "store" / name)

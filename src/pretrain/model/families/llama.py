@@ -8,12 +8,13 @@ from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.feed_forward import GLU
 from pretrain.model.layers.grouped import GroupedAttention
 from pretrain.model.layers.norm import RMSNorm
-from pretrain.model.layers.rope import RopeScaling, frequencies
+from pretrain.model.layers.rope import RopeScaling, Rotary
 from pretrain.model.weights import Axis, Weight
 
 ARCHITECTURE = "LlamaForCausalLM"
 MODEL_TYPE = "llama"
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}  # keys of config.json that do not vary
+UNSAID = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # if not said
 
 
 @dataclass(frozen=True)
@@ -98,5 +99,5 @@ class Block(nn.Module):
 def build(c: Config) -> Decoder:
     """The module, its weights not yet drawn."""
     blocks = [Block(c) for _ in range(c.num_hidden_layers)]
-    turns = frequencies(c.head_size, c.rope_theta, c.rope_scaling)
-    return Decoder(c.vocab_size, c.hidden_size, blocks, RMSNorm(c.hidden_size, c.rms_norm_eps), turns)
+    rotary = Rotary(c.head_size, c.rope_theta, c.rope_scaling, c.max_position_embeddings)
+    return Decoder(c.vocab_size, c.hidden_size, blocks, RMSNorm(c.hidden_size, c.rms_norm_eps), [rotary])

@@ -14,7 +14,7 @@ from torch.nn.functional import pad, relu, rms_norm
 from pretrain.attention.entrance import attention
 from pretrain.attention.mask import Documents
 from pretrain.model.decoder import Decoder, Where
-from pretrain.model.layers.rope import frequencies, rotate
+from pretrain.model.layers.rope import Rotary, rotate
 from pretrain.model.weights import Axis, Weight
 
 ARCHITECTURE = "NimbleForCausalLM"
@@ -131,7 +131,7 @@ class Block(nn.Module):
             x = x + self.grams(where)
         y = rms_norm(x, x.shape[-1:])
         q, k, v = (part(y).unflatten(-1, (-1, self.head_size)).transpose(1, 2) for part in (self.q, self.k, self.v))
-        q, k = (rotate(rms_norm(part, part.shape[-1:]), where.cos, where.sin).to(v.dtype) for part in (q, k))
+        q, k = (rotate(rms_norm(part, part.shape[-1:]), *where.turns[0]).to(v.dtype) for part in (q, k))
         if where.cache is not None:
             k, v = where.cache.extend(self, k, v)
         x = x + self.out(attention(q, k, v, mask=where.mask).transpose(1, 2).flatten(2))
@@ -141,4 +141,4 @@ class Block(nn.Module):
 def build(c: Config) -> Decoder:
     """The module, its weights not yet drawn."""
     blocks = [Block(c, i == 0) for i in range(c.num_hidden_layers)]
-    return Decoder(c.vocab_size, c.hidden_size, blocks, Norm(), frequencies(c.head_size, c.rope_theta, None))
+    return Decoder(c.vocab_size, c.hidden_size, blocks, Norm(), [Rotary(c.head_size, c.rope_theta)])

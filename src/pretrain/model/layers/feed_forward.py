@@ -1,18 +1,45 @@
 """Feed-forward layers."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, relu, silu
+
+# Under their names in config.json; gelu_new is the tanh form that GPT-2 wrote out (Hendrycks & Gimpel 2016).
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_new": partial(gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+    "relu": relu,
+}
 
 
 class GLU(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate x) · up x)."""
+    """Gated linear unit (Shazeer 2020, arXiv 2002.05202): down(activation(gate x) · up x)."""
 
-    def __init__(self, width: int, inner: int) -> None:
+    def __init__(self, width: int, inner: int, *, activation: str = "silu", bias: bool = False) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, inner, bias=False)
-        self.up = nn.Linear(width, inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
+        self.activation = ACTIVATIONS[activation]
+        self.gate = nn.Linear(width, inner, bias=bias)
+        self.up = nn.Linear(width, inner, bias=bias)
+        self.down = nn.Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, seq, width] like x."""
-        return self.down(silu(self.gate(x)) * self.up(x))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class MLP(nn.Module):
+    """down(activation(up x)), as in the first transformer."""
+
+    def __init__(self, width: int, inner: int, *, activation: str, bias: bool = True) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.up = nn.Linear(width, inner, bias=bias)
+        self.down = nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, seq, width] like x."""
+        return self.down(self.activation(self.up(x)))

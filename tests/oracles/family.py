@@ -1,0 +1,138 @@
+"""How a family is held to its published implementation: logits, gradients and bytes, both ways, and the cache."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pretrain.generate.cache import KeyValueCache
+from pretrain.model.config import read_config
+from pretrain.model.folder import load_folder, make, write_folder
+from pretrain.model.weights import export, parameters
+
+transformers = pytest.importorskip("transformers", reason="the published implementation is not installed")
+transformers.logging.disable_progress_bar()
+
+BOUND = 1e-5  # of the largest logit, and of a tensor's largest gradient
+LENGTH = 40
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest differences found, relative."""
+
+    ours_of_theirs: float
+    theirs_of_ours: float
+    gradient: float
+
+
+def published(table: dict[str, Any]) -> nn.Module:
+    """transformers' model of a config.json, every parameter and every kept buffer redrawn: fresh norms are one, fresh
+    biases zero, and hide errors."""
+    name = table["architectures"][0]
+    kind = getattr(transformers, name)
+    config = kind.config_class(**{key: value for key, value in table.items() if key != "architectures"})
+    config._attn_implementation = "eager"
+    model = kind(config).float().eval()
+    kept = set(model.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if name in kept and tensor.is_floating_point():
+                scale = 0.2 if tensor.dim() == 1 else 0.3
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * scale)
+    return model
+
+
+def both_ways(table: dict[str, Any], folder: Path, *, cached: bool = True) -> Difference:
+    """Asserts that our model of a tiny config.json is the published one, and that ours comes back as its own."""
+    theirs = published(table)
+    theirs.save_pretrained(folder / "theirs")
+    ours, family, config = load_folder(folder / "theirs")
+    ours.eval()
+    tokens = torch.randint(5, table["vocab_size"], (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    here, there = ours.logits(tokens), theirs(tokens).logits  # type: ignore[operator]
+    first = apart(here, there)
+    assert first <= BOUND, f"logits of the published weights differ by {first:.1e}"
+
+    gradient = gradients(ours, family, config, here, theirs, there, tokens, folder)
+
+    write_folder(folder / "ours", family, ours, config, dtype="float32", end=3)
+    back, info = type(theirs).from_pretrained(folder / "ours", attn_implementation="eager", output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    second = apart(back(tokens).logits, there)
+    assert second <= BOUND, f"logits of the weights that we release differ by {second:.1e}"
+    one, two = (tensors(folder / side) for side in ("theirs", "ours"))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    if cached:
+        the_cache_changes_nothing(ours, tokens, here)
+    return Difference(first, second, gradient)
+
+
+def apart(one: Tensor, two: Tensor) -> float:
+    """The largest difference, relative to the largest number."""
+    return float(((one - two).abs().max() / two.abs().max()).detach())
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder by the file's names."""
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def gradients(
+    ours: nn.Module, family: ModuleType, config: Any, here: Tensor,
+    theirs: nn.Module, there: Tensor, tokens: Tensor, folder: Path,
+) -> float:  # fmt: skip
+    """The largest relative difference of any gradient, compared under the file's names: theirs are written by its own
+    code as if they were weights, ours go through the table."""
+    for logits in (here, there):
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    rows, axes = family.weights(config), config.axes()
+    shell = make(family, config)
+    weights = dict(export(ours, rows, axes))
+    with torch.no_grad():
+        for mine, parameter in zip(shell.parameters(), ours.parameters(), strict=True):
+            mine.copy_(torch.zeros_like(mine) if parameter.grad is None else parameter.grad)
+        kept = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+        theirs.save_pretrained(folder / "gradients")
+        theirs.load_state_dict(kept)
+    found, worst = tensors(folder / "gradients"), 0.0
+    buffers = {name for row in rows if row.buffer for one in row.each() for name, _ in one.pieces(axes)}
+    for name, gradient in export(shell, rows, axes):
+        if name not in buffers:
+            assert found[name].shape == weights[name].shape
+            worst = max(worst, relative(gradient, found[name]))
+            assert worst <= BOUND, f"the gradient of {name} differs by {worst:.1e}"
+    return worst
+
+
+def relative(one: Tensor, two: Tensor) -> float:
+    """As `apart`, and nothing for two zeros: an expert that no token chose."""
+    return float((one - two).abs().max() / two.abs().max().clamp_min(1e-12))
+
+
+@torch.no_grad()
+def the_cache_changes_nothing(model: nn.Module, tokens: Tensor, whole: Tensor) -> None:
+    """Logits part by part through the cache are those of the whole."""
+    cache, parts = KeyValueCache(), []
+    for part in tokens.split([9, 1, 1, 14, 1, LENGTH - 26], 1):
+        parts.append(model.get_submodule("head")(model(part, cache=cache).hidden))
+        cache.length += part.shape[1]
+    difference = apart(torch.cat(parts, 1), whole)
+    assert difference <= BOUND, f"the cache changes logits by {difference:.1e}"
+
+
+def count(table: dict[str, Any], folder: Path) -> int:
+    """Parameters of a published config.json, of nothing allocated."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(table))
+    family, config = read_config(folder)
+    return parameters(family.weights(config), config.axes())
