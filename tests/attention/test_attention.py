@@ -14,7 +14,7 @@ MUTANTS = [
     ("src/pretrain/attention/plain.py", "seen & (k - q <= after)", "seen & (k - q < after)"),
     ("src/pretrain/attention/plain.py", "(k < mask.lengths[:", "(k <= mask.lengths[:"),
     ("src/pretrain/attention/plain.py", "softcap * torch.tanh(scores / softcap)", "softcap * torch.tanh(scores)"),
-    ("src/pretrain/attention/sdpa.py", "max(place - before, 0)", "max(start - before, 0)"),
+    ("src/pretrain/attention/sdpa.py", "max(place - before, 0)", "max(place - before + 1, 0)"),
     ("src/pretrain/attention/sdpa.py", "place + block.shape[2] + after", "place + block.shape[2]"),
     ("src/pretrain/attention/sdpa.py", "self.sinks / self.scale", "self.sinks"),
     ("src/pretrain/attention/sdpa.py", "pad(seen, (1, 0), value=True)", "pad(seen, (1, 0), value=False)"),
@@ -74,8 +74,8 @@ def test_the_formula_by_hand() -> None:
     out = plain(q, q, v, Causal(), 0.5).flatten()
     late = torch.softmax(torch.tensor([1.0, 2.0], dtype=torch.float64), 0)
     assert close(out, torch.stack([v[0, 0, 0, 0], 10 * late[0] + 20 * late[1]]))
-    capped = plain(q, q, v, Full(), 0.5, 1.0).flatten()[0]
-    scores = torch.tanh(torch.tensor([0.5, 1.0], dtype=torch.float64)).softmax(0)
+    capped = plain(q, q, v, Full(), 0.5, 2.0).flatten()[0]
+    scores = (2 * torch.tanh(torch.tensor([0.25, 0.5], dtype=torch.float64))).softmax(0)
     assert close(capped, 10 * scores[0] + 20 * scores[1])
     sunk = plain(q, q, v, Full(), 0.5, None, torch.tensor([3.0], dtype=torch.float64)).flatten()[0]
     shares = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64).softmax(0)
