@@ -19,8 +19,7 @@ MUTANTS = [
     ("src/pretrain/order/order.py", "new = [max(count, floor) for", "new = [floor for"),
     ("src/pretrain/order/order.py", "moved // CHUNK + after", "moved // CHUNK"),
     ("src/pretrain/order/order.py", "self.before_start[one] + before[one]", "before[one]"),
-    ("src/pretrain/order/pack.py", "start + self.row + 1]", "start + self.row]"),
-    ("src/pretrain/order/batch.py", "tokens[:, 1:]", "tokens[:, :-1]"),
+    ("src/pretrain/order/batch.py", "read.tokens[:, 1:]", "read.tokens[:, :-1]"),
 ]
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
-    parser.add_argument("path", help="a recipe, a run directory, or a store/corpus-… folder")
+    parser.add_argument("path", help="a recipe, a run directory, a store/corpus-… folder, or token shards")
     parser.add_argument(
         "--document", metavar="ID", help="one record, by id or URL: where it is from, what became of it"
     )
+    parser.add_argument("--verify", action="store_true", help="of token shards: read every one against its digests")
     parser.add_argument("--html", metavar="FILE", help="write the page there")
 
 
@@ -21,6 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.run.find import corpus_of
     from pretrain.watch.corpus_page import losses, page
 
+    here = Path(arguments.path)
+    if "://" in arguments.path or (here / "catalogue.json").is_file() or any(here.glob("*.bin")):
+        from pretrain.cli.inspect_tokens import show as show_tokens
+
+        return show_tokens(arguments.path, verify=arguments.verify)
     folder = corpus_of(arguments.path)
     if arguments.document:
         return show(folder, sorted(folder.parent.glob("tokens-*")), arguments.document)

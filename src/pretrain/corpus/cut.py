@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from pretrain.base.files import digest
+from pretrain.base.files import digest, write
 from pretrain.base.random import key, splitmix
 from pretrain.base.units import show_bytes
 from pretrain.corpus.clusters import EARLIER, KEYS, MEMBERS, number
@@ -261,6 +261,12 @@ def gather(kept: Sequence[StepFile], part: int, count: int, out: Path, journal: 
         names = "".join(row["id"] + row["content"] for row in mine)
         said[split] = [len(mine), sum(len(row["text"].encode()) for row in mine), digest(names.encode())]
     return said
+
+
+def empty(folder: Path) -> None:
+    """The cut of a run that brings its tokens along: no documents."""
+    write(folder / "parts.json", "[]")
+    write(folder / "summary.json", "{}")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def _said(steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None,
 def places(folders: Sequence[Path], identity: str) -> Iterator[tuple[Path, int, int]]:
     """(shard, first token, number of tokens) of a document in folders of shards."""
     for folder in folders:
-        for entry in Catalogue.load(folder).shards:
-            shard = Shard(folder / entry.name)
+        catalogue = Catalogue.load(folder)
+        for entry in catalogue.shards if "://" not in catalogue.at else ():
+            shard = Shard(Path(catalogue.place(entry)))
             for i in shard.find(identity):
                 yield folder / entry.name, int(shard.bounds[i]), int(shard.bounds[i + 1] - shard.bounds[i])

@@ -82,6 +82,7 @@ class Step(Event):
     flops_per_second: float
     flops_fraction: float
     memory_bytes: int
+    data_wait_fraction: float = 0.0  # of the time since the step event before, spent waiting for batches
     losses: dict[str, float] = field(default_factory=dict)
 
 

@@ -1,13 +1,15 @@
 """A batch: the samples at consecutive positions, in numpy, until training moves it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from pretrain.order.order import Order
-from pretrain.order.pack import Rows
+from pretrain.order.pack import Rows, Windows
 
+STRETCH = 4096  # positions whose places are computed together
 IGNORE = -100  # a target that is not predicted
 
 
@@ -43,34 +45,94 @@ class Batch:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run reads: an order over the rows of its sources, in samples of `sequence` tokens."""
+    """What a run reads: an order over the rows of its sources, in samples of `sequence` tokens.
+
+    With `apart`, positions start anew where a document does. `lengths` are shorter sequences at the start of the run:
+    (from which position on, tokens).
+    """
 
     order: Order
     rows: Mapping[str, Rows]
     sequence: int
+    apart: bool = False
+    lengths: tuple[tuple[int, int], ...] = ()
 
     @property
     def row(self) -> int:
         """Tokens in a row, the unit that positions count."""
         return next(iter(self.rows.values())).row
 
+    def sequence_at(self, position: int) -> int:
+        """Tokens in a sample of the batch that begins at a position."""
+        return next((length for start, length in reversed(self.lengths) if start <= position), self.sequence)
+
+    def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(number of the source, row in it) of positions [n] that rise."""
+        parts = [self._stretch(n) for n in range(int(positions[0]) // STRETCH, int(positions[-1]) // STRETCH + 1)]
+        here = positions - positions[0] // STRETCH * STRETCH
+        source, number = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        return source[here], number[here]
+
+    @cached_property
+    def _stretch(self) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        """Places of STRETCH positions at once, since a call costs more than the numbers in it."""
+
+        @lru_cache(maxsize=4)
+        def stretch(n: int) -> tuple[np.ndarray, np.ndarray]:
+            source, _, number = self.order.at(np.arange(n * STRETCH, (n + 1) * STRETCH))
+            return source, number
+
+        return stretch
+
     def batch(self, position: int, rows: int, rank: int = 0, ranks: int = 1) -> Batch:
         """Rows `position` to `position + rows`, every `ranks`-th for a rank; a row is row / sequence samples."""
         positions = np.arange(position + rank, position + rows, ranks)
-        source, _, number = self.order.at(positions)
-        names = self.order.sources
-        read = [self.rows[names[s]].read(int(n)) for s, n in zip(source, number, strict=True)]
-        tokens = np.stack([tokens for tokens, _ in read]).astype(np.int64)
-        documents = np.stack([documents for _, documents in read])
-        split = (-1, self.sequence)
-        inputs = tokens[:, :-1].reshape(split)
-        places = np.broadcast_to(np.arange(self.sequence), inputs.shape)[..., None]
+        source, number = self.places(positions)
+        read = Windows.empty(len(positions), self.row)
+        for one in sorted(set(source.tolist())):
+            here = np.flatnonzero(source == one)
+            self.rows[self.order.sources[one]].fill(number[here], here, read)
+        sequence = self.sequence_at(position)
+        split = (-1, sequence)
+        documents = read.documents[:, :-1].reshape(split)
         return Batch(
-            tokens=inputs,
-            targets=tokens[:, 1:].reshape(split),
-            weights=np.ones(inputs.shape, np.float32),
-            documents=documents[:, :-1].reshape(split),
-            rows=np.repeat(positions, self.row // self.sequence),
-            positions=places,
+            tokens=read.tokens[:, :-1].reshape(split),
+            targets=read.tokens[:, 1:].reshape(split),
+            weights=read.weights.reshape(split),
+            documents=documents,
+            rows=np.repeat(positions, self.row // sequence),
+            positions=(restarting if self.apart else running)(documents)[..., None],
             seed=self.order.seed,
         )
+
+    def ahead(self, position: int, rows: int) -> None:
+        """Begins to fetch the shards of the rows from a position on, if they are elsewhere."""
+        if not any(one.remote for one in self.rows.values()):
+            return
+        source, number = self.places(np.arange(position, position + rows))
+        for one in set(source.tolist()):
+            self.rows[self.order.sources[one]].ahead(number[source == one].tolist())
+
+
+def doublings(first: int, sequence: int, rows: int) -> tuple[tuple[int, int], ...]:
+    """Lengths that double from `first` to `sequence`, those before the last for equal parts of `rows` positions.
+
+    Short sequences first cost less and steady the start (Li et al. 2022, arXiv 2108.06084); few lengths are few shapes.
+    """
+    count = (sequence // first).bit_length() - 1
+    return tuple((rows * i // max(count, 1), first << i) for i in range(count + 1))
+
+
+def running(documents: np.ndarray) -> np.ndarray:
+    """0, 1, 2 … in every sample, int64 [batch, seq]."""
+    out = np.empty(documents.shape, np.int64)
+    out[:] = np.arange(documents.shape[1])
+    return out
+
+
+def restarting(documents: np.ndarray) -> np.ndarray:
+    """Places from where each document begins in its sample, int64 [batch, seq], of document numbers [batch, seq]."""
+    place = np.arange(documents.shape[1])
+    first = np.zeros(documents.shape, np.int64)
+    np.copyto(first[:, 1:], place[1:], where=documents[:, 1:] != documents[:, :-1])
+    return place - np.maximum.accumulate(first, axis=1)

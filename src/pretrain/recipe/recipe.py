@@ -121,6 +121,12 @@ def check(recipe: Recipe, problems: Problems) -> None:
         wrong("tokens.row", f"{row} is no multiple of train.sequence = {train.sequence}")
     elif row is not None and train.batch % row:
         wrong("train.batch", f"{train.batch} tokens are no whole rows of tokens.row = {row}")
+    if recipe.tokens.packing != "contiguous" and train.mask == "causal":
+        wrong("train.mask", f'"causal" looks across the documents of {recipe.tokens.packing} rows', '"documents"')
+    start = train.sequence_warmup.start if train.sequence_warmup else train.sequence
+    if train.sequence not in (start << i for i in range(32)):
+        low = train.sequence // 2 ** max((train.sequence // start).bit_length() - 1, 0)
+        wrong("train.sequence_warmup.start", f"{start} never doubles to {train.sequence}", f"such as {low}")
     if train.schedule.use == "wsd" and train.schedule.warmup + train.schedule.decay > 1:
         wrong("train.schedule", "warmup and decay are more than the whole run", "a sum of at most 1")
     rows = train.batch // train.sequence
@@ -133,8 +139,10 @@ def check(recipe: Recipe, problems: Problems) -> None:
             wrong(f"corpus.sources.{i}.name", f"two sources are called {source.name!r}")
         if not source.name or source.name != Path(source.name).name or source.name.startswith("."):
             wrong(f"corpus.sources.{i}.name", f"{source.name!r} is no folder name", "a name without slashes")
-        if not source.paths:
+        if not source.paths and recipe.tokens.from_ is None:
             wrong(f"corpus.sources.{i}.paths", "no paths are said", "one glob or more")
+    if recipe.tokens.from_ is not None:
+        return
     if not sources:
         wrong("corpus.sources", "no source is said", "[[corpus.sources]] with name, read and paths")
     elif sum(source.weight for source in sources) <= 0:

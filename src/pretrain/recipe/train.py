@@ -18,6 +18,14 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Warmup:
+    """[train.sequence_warmup]: shorter sequences first; a row of the order is then several of them."""
+
+    start: int = key("tokens in the first sequences: train.sequence halved a few times", unit=count, at_least=2)
+    tokens: int = key("tokens until they are as long as train.sequence, in doublings", unit=count, at_least=1)
+
+
+@dataclass(frozen=True)
 class Train:
     """[train]: one of steps, tokens and seconds says how long."""
 
@@ -31,6 +39,7 @@ class Train:
     )
     batch: int = key("tokens in a step, over all devices", 65536, unit=count, at_least=1)
     sequence: int = key("tokens that a model sees at once", 1024, unit=count, at_least=2)
+    sequence_warmup: Warmup | None = key("sequences that begin shorter and double", None)
     micro_batch: int | None = key("sequences in a forward pass (what fits, if not said)", None, at_least=1)
     mask: Literal["causal", "documents"] = key("whether attention may cross document bounds", "causal")
     clip: float = key("largest norm of the gradient, 0 for none", 1.0, at_least=0)

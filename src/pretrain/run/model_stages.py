@@ -24,7 +24,7 @@ from pretrain.events.read import steps as taken_steps
 from pretrain.model.count import training_flops_per_token
 from pretrain.model.folder import load_folder, make, to_json
 from pretrain.model.weights import initialise, parameters
-from pretrain.order.batch import Data, Vocabulary
+from pretrain.order.batch import Data, Vocabulary, doublings
 from pretrain.order.order import ORDER_VERSION, History, Order, Segment
 from pretrain.order.pack import Rows
 from pretrain.precision.policy import Policy, choose
@@ -36,7 +36,7 @@ from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.stages import Context
 from pretrain.run.store import difference
 from pretrain.shards.catalogue import Catalogue
-from pretrain.shards.read import Shard
+from pretrain.shards.shelf import Cache, Shelf
 from pretrain.tokenizer.tokenizer import Tokenizer
 from pretrain.train import machine
 from pretrain.train.budget import step_seconds
@@ -78,7 +78,8 @@ class Work:
             "model": tree(recipe.model),
             "train": section,
             "row": recipe.tokens.row,
-            "sources": {source.name: source.weight for source in recipe.corpus.sources},
+            "packing": recipe.tokens.packing,
+            "sources": self.weights,
             "tokens": {name: Catalogue.load(path).digest for name, path in self.tokens.items()},
         }
         return json.loads(json.dumps(key))
@@ -103,16 +104,23 @@ class Work:
 
     def data(self, history: History | None = None) -> Data:
         """The rows of all sources, in the order of the run."""
-        row = self.recipe.tokens.row or self.recipe.train.sequence
-        rows = {name: Rows(path, row) for name, path in self.known.items()}
+        section, train = self.recipe.tokens, self.recipe.train
+        row = section.row or train.sequence
+        cache = Cache(self.context.store.root / "cache", section.cache_bytes)
+        rows = {name: Rows(path, row, section.packing, cache) for name, path in self.known.items()}
         first = History((Segment(0, self.weights, {}, self.recipe.digest),))
         order = Order(self.recipe.run.seed, {name: len(one) for name, one in rows.items()}, history or first)
-        return Data(order, rows, self.recipe.train.sequence)
+        warmup = train.sequence_warmup
+        lengths = doublings(warmup.start, train.sequence, warmup.tokens // row) if warmup else ()
+        return Data(order, rows, train.sequence, section.packing != "contiguous", lengths)
 
     @property
     def weights(self) -> dict[str, float]:
-        """The mixture that the recipe asks for."""
-        return {source.name: source.weight for source in self.recipe.corpus.sources}
+        """The mixture that the recipe asks for; of tokens.from, sources that it does not name count by size."""
+        said = {source.name: source.weight for source in self.recipe.corpus.sources}
+        if self.recipe.tokens.from_ is None:
+            return said
+        return {name: said.get(name, float(Catalogue.load(path).tokens)) for name, path in self.tokens.items()}
 
     def state(self, data: Data) -> State:
         """Fresh weights from the seed, or a published folder's; nothing learned yet."""
@@ -152,6 +160,7 @@ class Work:
             z_loss=section.z_loss,
             micro_batch=micro,
             forward=torch.compile(model) if compiled else model,
+            sequence=section.sequence,
         )
 
     def throw_away(self) -> tuple[State, Steps]:
@@ -395,8 +404,9 @@ def train_counts(work: Work) -> np.ndarray:
     """How often each id stands in the training shards, int64 [vocab]."""
     counts = np.zeros(work.config.vocab_size, np.int64)
     for path in work.tokens.values():
-        for entry in Catalogue.load(path).shards:
-            counts += np.bincount(Shard(path / entry.name).tokens, minlength=len(counts))
+        catalogue = Catalogue.load(path)
+        for number in range(len(catalogue.shards)):
+            counts += np.bincount(Shelf(catalogue).shard(number).tokens, minlength=len(counts))
     return counts
 
 

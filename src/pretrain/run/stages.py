@@ -5,8 +5,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,17 +16,20 @@ from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import write
 from pretrain.base.random import key
 from pretrain.corpus.build import Build, made_of
-from pretrain.corpus.cut import Cut
+from pretrain.corpus.cut import CUT_VERSION, Cut, empty
 from pretrain.corpus.parts import Steps
 from pretrain.corpus.sources import source_files
-from pretrain.corpus.task import Engine
-from pretrain.corpus.tokenize import tokenize
+from pretrain.corpus.task import Engine, Pool
+from pretrain.corpus.tokenize import tokenize, units
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Event, Fault, Finished, Notice, Stage, Started
 from pretrain.events.log import Log
+from pretrain.order.pack import Rows
 from pretrain.recipe.recipe import Recipe, tree
+from pretrain.run import tokens
 from pretrain.run.store import Key, Store
 from pretrain.shards.format import SHARD_VERSION
+from pretrain.shards.shelf import Cache
 from pretrain.tokenizer import bpe
 from pretrain.tokenizer.tokenizer import Tokenizer
 
@@ -143,7 +146,7 @@ def walk(context: Context, stages: Sequence[str]) -> None:
         tokenizer = tokenizer_stage(context, cut, "tokenizer" in stages) if _needed(stages, 1) else None
         if tokenizer is None or not _needed(stages, 2):
             return
-        tokens = tokens_stage(context, cut, tokenizer, "tokens" in stages)
+        folders = tokens_stage(context, cut, tokenizer, "tokens" in stages)
     except Missing as missing:
         if context.dry:
             context.report(Notice("info", f"what follows {missing} would run as well"))
@@ -152,7 +155,7 @@ def walk(context: Context, stages: Sequence[str]) -> None:
         expected = f"`--to {stage}` first, or no --from and --only"
         raise UserError(f"{missing} is not made yet", expected=expected) from None
     if _needed(stages, 3):
-        importlib.import_module("pretrain.run.model_stages").walk(context, stages, cut, tokenizer, tokens)
+        importlib.import_module("pretrain.run.model_stages").walk(context, stages, cut, tokenizer, folders)
 
 
 def _needed(stages: Sequence[str], number: int) -> bool:
@@ -162,13 +165,13 @@ def _needed(stages: Sequence[str], number: int) -> bool:
 def corpus_stage(context: Context, wanted: bool) -> Cut:
     """Documents of all sources through the steps, and the cut over them all."""
     recipe = context.recipe
+    if recipe.tokens.from_ is not None:
+        return Cut(context.stored("corpus", {"version": CUT_VERSION, "documents": "none"}, empty, wanted=True))
     files = {source.name: source_files(source) for source in recipe.corpus.sources}
 
     def make(folder: Path) -> None:
         steps = Steps(context.store.root / "steps")
-        steps.root.mkdir(parents=True, exist_ok=True)
-        engine = cast(Engine, recipe.corpus.engine.bind())
-        with engine.open(steps.root) as pool:
+        with workers(context) as pool:
             build = Build(
                 recipe.corpus, recipe.run.seed, steps, pool, lambda said: context.report(Notice("info", said))
             )
@@ -183,9 +186,12 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
 
 def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
     """The tokenizer of the recipe, trained on a seeded sample of the training documents, or taken over."""
-    section, seed = context.recipe.tokenizer, context.recipe.run.seed
-    if section.from_ is not None:
-        found = Tokenizer.load(section.from_)
+    section, seed, shards = context.recipe.tokenizer, context.recipe.run.seed, context.recipe.tokens.from_
+    given: Path | str | None = section.from_
+    if given is None and shards is not None:
+        given = tokens.tokenizer_at(tokens.sources_at(shards), context.store.root / "steps" / "tokenizers")
+    if given is not None:
+        found = Tokenizer.load(given)
         key: Key = {"version": bpe.BPE_VERSION, "from": found.digest}
         context.tokenizer_folder = context.stored("tokenizer", key, found.save, wanted=wanted)
         return Tokenizer.load(context.tokenizer_folder)
@@ -221,10 +227,20 @@ def sample_texts(cut: Cut, size: int, seed: int) -> list[str]:
 
 
 def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool) -> dict[str, Path]:
-    """Shards of every source, each in a folder that neither weights nor other sources name."""
-    section, folders = context.recipe.tokens, {}
-    for source in context.recipe.corpus.sources:
-        made_of = {
+    """Shards of every source, each in a folder that neither weights nor other sources name, and its rows' tables."""
+    section, folders = context.recipe.tokens, dict[str, Path]()
+    assert context.tokenizer_folder is not None, "the stage before made it"
+    at = context.tokenizer_folder
+    for name, place in (tokens.sources_at(section.from_) if section.from_ is not None else {}).items():
+        key: Key = {"version": SHARD_VERSION, "tokenizer": tokenizer.digest, **tokens.made_of(place)}
+
+        def use(folder: Path, place: str = place) -> None:
+            with workers(context) as pool:
+                tokens.use(place, folder, tokenizer, section.dtype, pool)
+
+        folders[name] = context.stored(f"tokens/{name}", key, use, wanted=wanted)
+    for source in context.recipe.corpus.sources if section.from_ is None else ():
+        key = {
             "version": SHARD_VERSION,
             "shard_tokens": section.shard_tokens,
             "tokenizer": tokenizer.digest,
@@ -232,10 +248,36 @@ def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool)
         }
 
         def make(folder: Path, name: str = source.name) -> None:
-            tokenize(cut, name, tokenizer, folder, section.shard_tokens)
+            every = units(cut, name, tokenizer, section.shard_tokens, context.store.root / "steps" / "tokens")
+            with workers(context) as pool:
+                tokenize(every, tokenizer, at, folder, section.shard_tokens, pool)
 
-        folders[source.name] = context.stored(f"tokens/{source.name}", made_of, make, wanted=wanted)
+        folders[source.name] = context.stored(f"tokens/{source.name}", key, make, wanted=wanted)
+    for name, folder in folders.items():
+        tokens.check(name, folder, tokenizer)
+        if wanted and not context.dry:
+            context.report(Notice("info", _pack(context, name, folder)))
     return folders
+
+
+@contextmanager
+def workers(context: Context) -> Iterator[Pool]:
+    """Where the corpus' tasks run."""
+    scratch = context.store.root / "steps"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with cast(Engine, context.recipe.corpus.engine.bind()).open(scratch) as pool:
+        yield pool
+
+
+def _pack(context: Context, name: str, folder: Path) -> str:
+    """Makes the tables of a source's rows where they are packed, and says what the rows hold."""
+    section = context.recipe.tokens
+    row = section.row or context.recipe.train.sequence
+    cache = Cache(context.store.root / "cache", section.cache_bytes)
+    if section.packing == "best_fit" and tokens.unpacked(folder, row):
+        with context.store.alone(f"packing/{name}", {"folder": folder.name, "row": row}), workers(context) as pool:
+            tokens.pack(folder, row, pool, cache)
+    return tokens.waste(name, Rows(folder, row, section.packing, cache))
 
 
 def _keep_versions(context: Context) -> None:

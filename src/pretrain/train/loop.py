@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.base.errors import UserError
+from pretrain.base.units import show_count
 from pretrain.checkpoint.save import prune, save, step_of
 from pretrain.checkpoint.state import State
-from pretrain.events.kinds import Event, Pruned, Saved, Step
+from pretrain.events.kinds import Event, Notice, Pruned, Saved, Step
 from pretrain.optimizer.schedule import factor
 from pretrain.order.batch import Data
 from pretrain.order.loader import Loader
@@ -20,6 +21,7 @@ from pretrain.recipe.train import Train
 from pretrain.train.machine import used_bytes
 from pretrain.train.step import Result, Steps, train_step
 
+WAIT_SHARE, WAIT_STEPS, WAIT_SECONDS = 0.1, 20, 1.0  # of steps that wait for data, from which on it is said
 Callback = tuple[int, Callable[[State], None]]  # every so many steps (0: never) and after the last, do this
 
 
@@ -46,6 +48,7 @@ def train(
     saved = state.step
     clock, since = time.perf_counter(), state.step
     with Loader(data, state.position, rows) as loader, stop_signals() as stop:
+        waits = Waits(loader, section.batch, place.report)
         for batch in loader:
             if state.step >= total:
                 break
@@ -56,7 +59,16 @@ def train(
             ends = state.step == total or stopped
             if ends or state.step % section.log_every == 0:
                 now = time.perf_counter()
-                _tell(state, section, data, result, scale, (now - clock) / max(state.step - since, 1), place)
+                _tell(
+                    state,
+                    section,
+                    data,
+                    result,
+                    scale,
+                    (now - clock) / max(state.step - since, 1),
+                    place,
+                    waits.share(state.step - since, now - clock),
+                )
                 clock, since = now, state.step
             if ends or (section.checkpoint_every and state.step % section.checkpoint_every == 0):
                 _finite(result, state, saved)
@@ -69,9 +81,37 @@ def train(
                 call(state)
             if due:  # time that callbacks take is no step's
                 clock, since = time.perf_counter(), state.step
+                waits.share(0, 0.0)
 
 
-def _tell(state: State, section: Train, data: Data, result: Result, scale: float, seconds: float, place: Place) -> None:
+class Waits:
+    """How long steps waited for data; says so, once, where it is too long."""
+
+    def __init__(self, loader: Loader, batch: int, report: Callable[[Event], None]) -> None:
+        self._loader, self._batch, self._report = loader, batch, report
+        self._before, self._steps, self._seconds, self._waited = 0.0, 0, 0.0, 0.0
+        self._said = False
+
+    def share(self, steps: int, seconds: float) -> float:
+        """The share of the last `steps`, which took `seconds`, that was waiting."""
+        waited, self._before = self._loader.waited - self._before, self._loader.waited
+        if not steps:
+            return 0.0
+        self._steps, self._seconds, self._waited = self._steps + steps, self._seconds + seconds, self._waited + waited
+        share = self._waited / max(self._seconds, 1e-9)
+        if not self._said and self._steps >= WAIT_STEPS and self._waited >= WAIT_SECONDS and share >= WAIT_SHARE:
+            self._said = True
+            rate = show_count(self._batch * self._steps / self._seconds)
+            text = f"{share:.0%} of the last {self._steps} steps was waiting for data, which comes at {rate} tokens/s"
+            self._report(Notice("warning", f"{text}: a faster disk or store, or a larger tokens.cache_bytes"))
+        if self._steps >= WAIT_STEPS:
+            self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+        return min(waited / max(seconds, 1e-9), 1.0)
+
+
+def _tell(
+    state: State, section: Train, data: Data, result: Result, scale: float, seconds: float, place: Place, waited: float
+) -> None:
     loss, norm = float(result.loss), float(result.gradient_norm)
     rows = section.batch // data.row
     flops = place.flops_per_token * section.batch / seconds
@@ -90,6 +130,7 @@ def _tell(state: State, section: Train, data: Data, result: Result, scale: float
             flops_per_second=flops,
             flops_fraction=flops / place.peak_flops_per_second,
             memory_bytes=used_bytes(),
+            data_wait_fraction=waited,
         )
     )
     _finite(result, state, None)

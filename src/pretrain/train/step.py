@@ -38,6 +38,7 @@ class Steps:
     z_loss: float
     micro_batch: int  # samples in a forward pass
     forward: Callable[..., tuple[Tensor, Tensor]]  # the model, compiled or not
+    sequence: int = 0  # tokens in the samples that micro_batch counts, if some batches have shorter ones
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     for parameter in parameters:
         parameter.grad = None
     total: Tensor | float = 0.0
-    for start in range(0, len(batch.tokens), steps.micro_batch):
-        part = batch.part(start, start + steps.micro_batch)
+    micro = steps.micro_batch * max(steps.sequence // batch.tokens.shape[1], 1)
+    for start in range(0, len(batch.tokens), micro):
+        part = batch.part(start, start + micro)
         loss = sum_of(losses(state.model, part, steps)) / max(count, 1.0)
         loss.backward()
         total = total + loss.detach()
@@ -72,11 +74,19 @@ def losses(model: nn.Module, batch: Batch, steps: Steps) -> dict[str, Loss]:
     """The objective's losses of one forward pass."""
     head: nn.Linear = model.get_submodule("head")  # type: ignore[assignment]
     device = head.weight.device
-    tokens, targets, weights = (torch.from_numpy(a).to(device) for a in (batch.tokens, batch.targets, batch.weights))
-    documents = torch.from_numpy(batch.documents).to(device) if steps.documents else None
+    tokens, targets, weights = (moved(array, device) for array in (batch.tokens, batch.targets, batch.weights))
+    where: dict[str, Tensor] = {}
+    if steps.documents:
+        where = {"documents": moved(batch.documents, device), "positions": moved(batch.positions[..., 0], device)}
     with steps.policy.autocast():
-        hidden, _ = steps.forward(tokens, documents=documents)
+        hidden, _ = steps.forward(tokens, **where)
         return steps.objective.loss(hidden, head, targets, weights, steps.z_loss)
+
+
+def moved(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device; to a GPU through pinned memory, so that it goes on with the step before."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def sum_of(parts: dict[str, Loss]) -> Tensor:
