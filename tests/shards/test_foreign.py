@@ -19,7 +19,7 @@ MUTANTS = [
         "tokens[start : start + AT_ONCE] == end) + start + 1",
         "tokens[start : start + AT_ONCE] == end) + 1",
     ),
-    ("src/pretrain/shards/foreign.py", "np.concatenate([[0], first, [sequences]])", "np.concatenate([[0], first])"),
+    ("src/pretrain/shards/foreign.py", "first[-1] != sequences", "first[-1] > sequences"),
     ("src/pretrain/shards/foreign.py", "if largest >= vocab_size:", "if largest > vocab_size:"),
     ("src/pretrain/shards/foreign.py", "ids[:, 1] = np.arange(len(ids))", "pass"),
 ]
@@ -77,6 +77,9 @@ def test_what_cannot_be_taken_over_is_said(tmp_path: Path) -> None:
         take_over(path, "uint16", 100, None, tmp_path)
     index.write_bytes(whole[:34] + b"\x03" + whole[35:])
     with pytest.raises(UserError, match="do not lie one after the other"):
+        take_over(path, "uint16", 100, None, tmp_path)
+    index.write_bytes(whole[:-8] + b"\x01" + whole[-7:])
+    with pytest.raises(UserError, match="its documents do not hold all sequences"):
         take_over(path, "uint16", 100, None, tmp_path)
     index.write_bytes(whole[:-9])
     with pytest.raises(DamagedError, match=r"a\.idx: holds \d+ bytes"):

@@ -79,6 +79,8 @@ def test_shards_are_read_and_the_cache_stays_small(remote: Catalogue, tmp_path: 
     Shelf(remote, cache).shard(3)
     shelf.shard(11)
     assert remote.shards[3].name in {path.name for path in cache.folder.iterdir()}, "used again, it is new again"
+    Shelf(remote, Cache(cache.folder, 8000)).shard(7)
+    assert {path.name for path in cache.folder.iterdir()} == {remote.shards[7].name}
     one = Cache(tmp_path / "tiny", 10)
     assert len(Shelf(remote, one).shard(5).tokens) == TOKENS + 1 and len(list(one.folder.iterdir())) == 1
 

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from pretrain.order.order import Order
-from pretrain.order.pack import Rows, Windows
+from pretrain.order.pack import Rows, Windows, groups
 
 STRETCH = 4096  # positions whose places are computed together
 IGNORE = -100  # a target that is not predicted
@@ -89,9 +89,9 @@ class Data:
         positions = np.arange(position + rank, position + rows, ranks)
         source, number = self.places(positions)
         read = Windows.empty(len(positions), self.row)
-        for one in sorted(set(source.tolist())):
-            here = np.flatnonzero(source == one)
-            self.rows[self.order.sources[one]].fill(number[here], here, read)
+        places = np.arange(len(positions))
+        for one, here in groups(source):
+            self.rows[self.order.sources[one]].fill(number[here], places[here], read)
         sequence = self.sequence_at(position)
         split = (-1, sequence)
         documents = read.documents[:, :-1].reshape(split)
@@ -101,7 +101,7 @@ class Data:
             weights=read.weights.reshape(split),
             documents=documents,
             rows=np.repeat(positions, self.row // sequence),
-            positions=(restarting if self.apart else running)(documents)[..., None],
+            positions=restarting(documents)[..., None] if self.apart else running(len(documents), sequence),
             seed=self.order.seed,
         )
 
@@ -110,8 +110,8 @@ class Data:
         if not any(one.remote for one in self.rows.values()):
             return
         source, number = self.places(np.arange(position, position + rows))
-        for one in set(source.tolist()):
-            self.rows[self.order.sources[one]].ahead(number[source == one].tolist())
+        for one, here in groups(source):
+            self.rows[self.order.sources[one]].ahead(number[here].tolist())
 
 
 def doublings(first: int, sequence: int, rows: int) -> tuple[tuple[int, int], ...]:
@@ -123,11 +123,10 @@ def doublings(first: int, sequence: int, rows: int) -> tuple[tuple[int, int], ..
     return tuple((rows * i // max(count, 1), first << i) for i in range(count + 1))
 
 
-def running(documents: np.ndarray) -> np.ndarray:
-    """0, 1, 2 … in every sample, int64 [batch, seq]."""
-    out = np.empty(documents.shape, np.int64)
-    out[:] = np.arange(documents.shape[1])
-    return out
+@lru_cache(maxsize=8)
+def running(samples: int, sequence: int) -> np.ndarray:
+    """0, 1, 2 … in every sample, int64 [samples, sequence, 1]: one array for all batches, read-only."""
+    return np.broadcast_to(np.arange(sequence)[:, None], (samples, sequence, 1))
 
 
 def restarting(documents: np.ndarray) -> np.ndarray:

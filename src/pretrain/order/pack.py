@@ -5,7 +5,7 @@ documents and padding. A place counts (its weight is 1) where the token after it
 one; where there is padding, or a piece out of the middle of another document, it does not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -83,9 +83,7 @@ class Rows:
 
     def fill(self, numbers: np.ndarray, places: np.ndarray, into: Windows) -> None:
         """Writes rows into `into`, at its rows `places`. Raises DamagedError where a shard is gone or not itself."""
-        shards = np.searchsorted(self._firsts, numbers, "right") - 1
-        for one in sorted(set(shards.tolist())):
-            here = np.flatnonzero(shards == one)
+        for one, here in groups(self._firsts.searchsorted(numbers, "right") - 1):
             shard, local = self._shelf.shard(one), numbers[here] - self._firsts[one]
             if self.packing == "best_fit":
                 for number, place in zip(local.tolist(), places[here].tolist(), strict=True):
@@ -150,19 +148,22 @@ class Rows:
         return [(d, start, stop) for _, d, start, stop in pieces[firsts[number] : firsts[number + 1]].tolist()]
 
     def _fill_windows(self, shard: Shard, starts: np.ndarray, places: np.ndarray, into: Windows) -> None:
-        length = self.row + 1
-        for start, place in zip(starts.tolist(), places.tolist(), strict=True):
+        """All rows of a shard at once: few calls, and one cast."""
+        length, step = self.row + 1, shard.tokens.itemsize
+        for start in starts.tolist():
             shard.check(start, start + length)
-            into.tokens[place] = shard.tokens[start : start + length]
-        first = np.searchsorted(shard.bounds, starts, "right")
-        pieces = np.searchsorted(shard.bounds, starts + length, "left") - first + 1  # in each row
-        last = np.cumsum(pieces) - 1
-        nth = np.arange(last[-1] + 1) - np.repeat(last + 1 - pieces, pieces)
-        begins = shard.bounds[np.repeat(first - 1, pieces) + nth] - np.repeat(starts, pieces)
-        begins[nth == 0] = 0
-        ends = np.append(begins[1:], 0)
-        ends[last] = length
-        into.documents[places] = np.repeat(nth.astype(np.int32), ends - begins).reshape(-1, length)
+        every = np.ndarray((len(shard.tokens) - self.row, length), shard.dtype, shard.tokens.data, 0, (step, step))
+        into.tokens[places] = every[starts]
+        first = shard.bounds.searchsorted(starts, "right")
+        pieces = shard.bounds.searchsorted(starts + length, "left") - first + 1  # in each row
+        after = pieces.cumsum()
+        firsts = after - pieces
+        nth = np.arange(after[-1], dtype=np.int32) - firsts.astype(np.int32).repeat(pieces)
+        begins = shard.bounds[(first - 1).repeat(pieces) + nth] - starts.repeat(pieces)
+        begins[firsts] = 0
+        ends = np.empty_like(begins)
+        ends[:-1], ends[after - 1] = begins[1:], length
+        into.documents[places] = nth.repeat(ends - begins).reshape(-1, length)
 
     def _fill_packed(self, shard: Shard, pieces: list[tuple[int, int, int]], place: int, into: Windows) -> None:
         tokens, documents, weights = into.tokens[place], into.documents[place], into.weights[place]
@@ -181,6 +182,13 @@ class Rows:
             tokens[at:] = self.catalogue.end or 0
             documents[at:] = len(pieces)
             weights[at - 1 :] = 0
+
+
+def groups(of: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
+    """(value, where it stands) of each value of an array [n]; all of it, if there is one alone."""
+    values = set(of.tolist())
+    for value in sorted(values):
+        yield value, (of == value).nonzero()[0] if len(values) > 1 else slice(None)
 
 
 def _table(path: Path) -> np.ndarray:

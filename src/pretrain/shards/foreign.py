@@ -72,7 +72,9 @@ def read_index(path: Path) -> tuple[str, np.ndarray]:
     if not np.array_equal(pointers, starts[:-1] * np.uint64(np.dtype(CODES[code]).itemsize)):
         raise UserError("its sequences do not lie one after the other", where=str(path), expected="an index as built")
     first = np.frombuffer(data, "<i8", documents, lengths_end + 8 * sequences)
-    return CODES[code], starts[np.unique(np.concatenate([[0], first, [sequences]]))].astype("<u8")
+    if not documents or first[0] != 0 or first[-1] != sequences or (np.diff(first) < 0).any():
+        raise UserError("its documents do not hold all sequences", where=str(path), expected="an index as built")
+    return CODES[code], starts[first].astype("<u8")
 
 
 def bounds_of(tokens: np.ndarray, end: int | None, where: str) -> np.ndarray:

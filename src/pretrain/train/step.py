@@ -85,7 +85,7 @@ def losses(model: nn.Module, batch: Batch, steps: Steps) -> dict[str, Loss]:
 
 def moved(array: np.ndarray, device: torch.device) -> Tensor:
     """An array as a tensor on a device; to a GPU through pinned memory, so that it goes on with the step before."""
-    tensor = torch.from_numpy(array)
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
