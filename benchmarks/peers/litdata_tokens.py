@@ -42,23 +42,22 @@ def main(what: str, folder: Path, seconds: float) -> None:
         )
         return
     first(folder, None)
-    count, rates, firsts = len(loader(folder)), [], [first(folder, None)]
+    count, firsts = len(loader(folder)), [first(folder, None)]
     for place in PLACES[1:]:
         batches = loader(folder)
         for number, _ in enumerate(batches):
             if number >= int(count * place):
                 break
         firsts.append(first(folder, batches.state_dict()))
-    tokens, start = 0, time.perf_counter()
+    tokens, start = 0, time.process_time()
     for number, batch in enumerate(loader(folder)):
         one = batch.long()
         tokens += one[:, :-1].numel()
         if number == 0:
-            tokens, start = 0, time.perf_counter()
-        if number % 20 == 0 and time.perf_counter() > start + seconds:
+            tokens, start = 0, time.process_time()
+        if number % 20 == 0 and time.process_time() > start + seconds:
             break
-    rates.append(tokens / (time.perf_counter() - start))
-    print(json.dumps({"rate": rates[0], "firsts": firsts}))
+    print(json.dumps({"rate": tokens / (time.process_time() - start), "firsts": firsts}))
 
 
 if __name__ == "__main__":

@@ -45,15 +45,15 @@ def main(what: str, folder: Path, seconds: float) -> None:
             if number >= int(count * place):
                 break
         firsts.append(first(folder, batches.state_dict()))
-    tokens, start = 0, time.perf_counter()
+    tokens, start = 0, time.process_time()
     for number, batch in enumerate(loader(folder)):
         one = batch["tokens"].to(torch.int64)
         tokens += one[:, :-1].numel()
         if number == 0:
-            tokens, start = 0, time.perf_counter()
-        if number % 20 == 0 and time.perf_counter() > start + seconds:
+            tokens, start = 0, time.process_time()
+        if number % 20 == 0 and time.process_time() > start + seconds:
             break
-    print(json.dumps({"rate": tokens / (time.perf_counter() - start), "firsts": firsts}))
+    print(json.dumps({"rate": tokens / (time.process_time() - start), "firsts": firsts}))
 
 
 if __name__ == "__main__":
