@@ -23,6 +23,7 @@ MUTANTS = [
     ("src/pretrain/corpus/recut.py", "(turn >= bound.most)", "(turn > bound.most)"),
     ("src/pretrain/corpus/recut.py", "holds &= ~(values > rule.at_most)", "holds &= ~(values >= rule.at_most)"),
     ("src/pretrain/corpus/recut.py", "& holds & ~hard", "& holds"),
+    ("src/pretrain/corpus/recut.py", "mates = [] if everything else", "mates = [] if True else"),
 ]
 RECIPE = """
 [run]
@@ -114,13 +115,29 @@ def test_past_an_edit_a_bound_before_it_is_another_text(corpus: Path) -> None:
 def test_a_sample_errs_as_it_says(corpus: Path) -> None:
     cut, steps, now = make(corpus, measure="until_dropped")
     then = load(str(corpus / "x.toml"), ["corpus.steps.gopher_quality.min_words=40"])
-    said = recut(cut.folder, steps, now.corpus, then.corpus, 5, exact=False)  # type: ignore[attr-defined]
+    said = recut(cut.folder, steps, now.corpus, then.corpus, 5, exact=False, small=0)  # type: ignore[attr-defined]
     whole = recut(cut.folder, steps, now.corpus, then.corpus, 5, exact=True)  # type: ignore[attr-defined]
     assert said.share == 0.2 and 60 <= said.documents <= 180 and whole.documents == 600
-    estimate, error = said.scaled(said.lost)
-    assert error > 0 and abs(estimate - whole.lost) < 5 * error
+    lost = said.scaled(said.lost)
+    assert lost.error > 0 and abs(lost.value - whole.lost) < 5 * lost.error
+    assert said.kept == whole.kept and abs(said.kept_then.value - whole.kept_then.value) < 5 * said.kept_then.error
     loose = load(str(corpus / "x.toml"), ["corpus.steps.gopher_quality.min_words=5"])
     assert recut(cut.folder, steps, now.corpus, loose.corpus, 5, exact=True).unknown > 0  # type: ignore[attr-defined]
+
+
+def test_a_sample_knows_the_copies_of_what_it_holds(tmp_path: Path) -> None:
+    """Every text stands four times: whether a sampled one stays hangs on copies that the sample does not hold."""
+    words = [np.random.Generator(np.random.Philox(i)).integers(0, 400, 30 + i % 60) for i in range(300)]
+    lines = [json.dumps({"text": " ".join(f"word{w}" for w in one)}) for one in words]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines * 4))
+    cut, steps, now = make(tmp_path, measure="until_dropped")
+    then = load(str(tmp_path / "x.toml"), ["corpus.steps.gopher_quality.min_words=60"])
+    said = recut(cut.folder, steps, now.corpus, then.corpus, 5, exact=False, small=0)  # type: ignore[attr-defined]
+    rerun = kept(make(tmp_path, "corpus.steps.gopher_quality.min_words=60", measure="until_dropped")[0])
+    lost, then_ = said.scaled(said.lost), said.kept_then
+    assert said.kept == 300 and len(rerun) < 200
+    assert abs(lost.value - (300 - len(rerun))) < 3 * lost.error and abs(then_.value - len(rerun)) < 3 * then_.error
+    assert said.scaled(0).most == 15
 
 
 def test_what_takes_a_rerun_is_said(
@@ -135,6 +152,8 @@ def test_what_takes_a_rerun_is_said(
     for change, message in {
         "corpus.steps.minhash.bands=9": r"corpus.steps.4 (minhash): other copies are found",
         "corpus.steps.lines.most=3": r"corpus.steps.1 (lines): no bound changes",
+        "corpus.held_out=0.5": "corpus.held_out is no bound",
+        "train.steps=7": "train has no part in a corpus",
     }.items():
         assert main(["recut", recipe, change]) == 2
         assert message in capsys.readouterr().err

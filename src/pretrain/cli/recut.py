@@ -17,30 +17,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what would be kept, lost and gained."""
+    from pretrain.base.errors import UserError
     from pretrain.base.units import show_bytes
     from pretrain.corpus.parts import Steps
     from pretrain.corpus.recut import recut
     from pretrain.recipe.read import load
+    from pretrain.recipe.recipe import tree
     from pretrain.run.find import corpus_made_by
 
     now, then = load(arguments.recipe), load(arguments.recipe, arguments.overrides)
     cut = corpus_made_by(now, arguments.recipe, Path.cwd())
+    for name, value in tree(now).items():
+        if name != "corpus" and tree(then)[name] != value:
+            raise UserError(f"{name} has no part in a corpus", expected="bounds of corpus.steps")
     steps = Steps(cut.parent / "steps")
     found = recut(cut, steps, now.corpus, then.corpus, now.run.seed, exact=arguments.exact)
     if arguments.json:
-        names = ("share", "documents", "kept", "kept_then", "lost", "gained", "unknown", "bytes_kept", "bytes_then")
-        print(json.dumps({**{name: getattr(found, name) for name in names}, "samples": found.samples}))
+        estimates = {"kept_then": found.kept_then, "lost": found.scaled(found.lost)}
+        estimates["gained"] = found.scaled(found.gained)
+        names = ("share", "documents", "kept", "unknown", "bytes_kept", "bytes_then")
+        table = {name: getattr(found, name) for name in names} | {name: vars(one) for name, one in estimates.items()}
+        print(json.dumps({**table, "samples": found.samples}))
         return 0
     basis = "all documents" if found.share == 1 else f"a sample of {found.documents:,} documents ({found.share:.1%})"
     print(f"from {basis}, measured by every step:")
-    for name, count in (("kept now", found.kept), ("kept then", found.kept_then)):
-        print(f"  {name:<10} {_shown(found.scaled(count))}")
+    print(f"  kept now   {found.kept:,} documents")
+    print(f"  kept then  {found.kept_then} documents")
     for name, count in (("lost", found.lost), ("gained", found.gained)):
-        print(f"  {name:<10} {_shown(found.scaled(count))}")
+        print(f"  {name:<10} {found.scaled(count)} documents")
         for url in found.samples[name]:
             print(f"    {url}")
-    size, after = (round(one / found.share) for one in (found.bytes_kept, found.bytes_then))
-    print(f"  text       {show_bytes(size)} → {show_bytes(after)}")
+    print(f"  text       {show_bytes(found.bytes_kept)} → {show_bytes(found.bytes_then)}")
     if found.share < 1 and found.documents < FEW:
         print("  the sample is too small to say much: --exact, or corpus.measure=all in the recipe before the next run")
     if found.unknown:
@@ -48,8 +55,3 @@ def run(arguments: argparse.Namespace) -> int:
             f"  {found.unknown:,} more would pass but were not measured further; corpus.measure=all measures everything"
         )
     return 0
-
-
-def _shown(estimate: tuple[int, int]) -> str:
-    count, error = estimate
-    return f"{count:,} documents" + (f" ± {error:,}" if error else "")

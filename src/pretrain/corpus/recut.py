@@ -1,4 +1,8 @@
-"""What another threshold would keep, lose and gain, from the measures that lie in the ledger: seconds, not a rerun."""
+"""What another threshold would keep, lose and gain, from the measures that lie in the ledger: seconds, not a rerun.
+
+A sample is of documents, drawn by their ids. Whether one of it stays may hang on its copies, so those are looked at too,
+and not counted.
+"""
 
 import json
 from collections.abc import Sequence
@@ -15,53 +19,86 @@ from pretrain.corpus.document import Rule
 from pretrain.corpus.parts import StepFile, Steps
 from pretrain.corpus.steps import sampled
 from pretrain.recipe.corpus import Corpus
+from pretrain.recipe.recipe import tree
 from pretrain.recipe.schema import Leaf
 
 SHOWN = 5  # samples of what is lost and gained
+SMALL = 50_000  # records of a corpus that is looked at whole
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a number for the whole corpus, and its standard error."""
+
+    value: int
+    error: int = 0
+    most: int | None = None  # where none was seen: what it is at most, with 95 % confidence
+
+    def __str__(self) -> str:
+        if self.most:
+            return f"{self.value:,} (at most {self.most:,}, with 95 % confidence)"
+        return f"{self.value:,}" + (f" ± {self.error:,}" if self.error else "")
 
 
 @dataclass
 class Recut:
-    """Documents as they are kept now and as they would be; counts are those of `share` of all, scaled up."""
+    """Documents as they are kept, and how many of a `share` of all records would be lost and gained."""
 
     share: float
+    kept: int  # now, of all
+    bytes_kept: int
     documents: int = 0  # that were looked at
-    kept: int = 0
-    kept_then: int = 0
     lost: int = 0
     gained: int = 0
     unknown: int = 0  # let through by a step behind which they were never measured
-    bytes_kept: int = 0
-    bytes_then: int = 0
-    ids: set[str] = field(default_factory=set)  # that would be kept
+    bytes_changed: int = 0
+    ids: set[str] = field(default_factory=set)  # of those looked at: that would be kept
     samples: dict[str, list[str]] = field(default_factory=lambda: {"lost": [], "gained": []})
 
-    def scaled(self, count: int) -> tuple[int, int]:
-        """An estimate for the whole corpus and its standard error (a binomial count's)."""
-        return round(count / self.share), round((count * (1 - self.share)) ** 0.5 / self.share)
+    def scaled(self, count: int) -> Estimate:
+        """What a count of the sample says of the whole corpus: binomial, and 3 / n where none was seen."""
+        if self.share == 1:
+            return Estimate(count)
+        error = round((count * (1 - self.share)) ** 0.5 / self.share)
+        return Estimate(round(count / self.share), error, None if count else round(3 / self.share))
+
+    @property
+    def kept_then(self) -> Estimate:
+        """Documents that would be kept."""
+        changed = self.gained + self.lost
+        return Estimate(self.kept + round((self.gained - self.lost) / self.share), self.scaled(changed).error)
+
+    @property
+    def bytes_then(self) -> int:
+        """Bytes of text that would be kept, estimated."""
+        return self.bytes_kept + round(self.bytes_changed / self.share)
 
 
-def recut(cut: Path, steps: Steps, now: Corpus, then: Corpus, seed: int, *, exact: bool) -> Recut:
-    """Judges the documents of a cut by the rules of other steps. Raises UserError where that takes a rerun."""
+def recut(cut: Path, steps: Steps, now: Corpus, then: Corpus, seed: int, *, exact: bool, small: int = SMALL) -> Recut:
+    """Judges the documents of a cut by the rules of other steps; those of a `small` corpus all, as with `exact`.
+
+    Raises UserError where that takes a rerun.
+    """
     _comparable(now, then)
-    everything = exact or now.measure == "all" or now.sample == 1.0
-    out = Recut(1.0 if everything else now.sample)
+    summary = json.loads((cut / "summary.json").read_bytes()).values()
+    records = sum(one[split]["documents"] for one in summary for split in ("train", "held_out", "dropped"))
+    everything = exact or now.measure == "all" or now.sample == 1.0 or records < small
+    stays = [one[split] for one in summary for split in ("train", "held_out")]
+    share = 1.0 if everything else now.sample
+    out = Recut(share, sum(one["documents"] for one in stays), sum(one["bytes"] for one in stays))
     if not everything and not now.sample:
         raise UserError("corpus.sample is 0: no document was measured by all steps", expected="--exact")
-    tables = [
-        _Table.of(part, i, cut, steps, now, then, seed, everything=everything)
-        for i, part in enumerate(json.loads((cut / "parts.json").read_bytes()))
-    ]
+    parts = json.loads((cut / "parts.json").read_bytes())
+    looked = _Looked(cut, steps, seed, 1.0 if now.measure == "all" else now.sample, everything)
+    mates = [] if everything else looked.clusters(parts, now)
+    tables = [_Table.of(part, i, looked, now, then, mates) for i, part in enumerate(parts)]
     for name, corpus in (("now", now), ("then", then)):
         _drop_copies(tables, name, [step for step in corpus.steps if _is_copies(step)])
     for table in tables:
-        before, after = table.stays["now"], table.stays["then"]
-        out.documents += len(before)
-        out.kept += int(before.sum())
-        out.kept_then += int(after.sum())
-        out.bytes_kept += int(table.bytes[before].sum())
-        out.bytes_then += int(table.bytes[after].sum())
-        out.unknown += int(table.unknown.sum())
+        before, after = table.stays["now"] & table.counts, table.stays["then"] & table.counts
+        out.documents += int(table.counts.sum())
+        out.bytes_changed += int(table.bytes[after].sum()) - int(table.bytes[before].sum())
+        out.unknown += int((table.unknown & table.counts).sum())
         out.ids.update(np.array(table.ids, object)[after].tolist())
         for what, rows in (("lost", before & ~after), ("gained", after & ~before)):
             setattr(out, what, getattr(out, what) + int(rows.sum()))
@@ -76,6 +113,9 @@ def _is_copies(step: Leaf) -> bool:
 
 def _comparable(now: Corpus, then: Corpus) -> None:
     """Only bounds may differ: whatever changes a measure or a text takes a rerun from its step on."""
+    for name, value in tree(then).items():
+        if name != "steps" and value != tree(now)[name]:
+            raise UserError(f"corpus.{name} is no bound", expected="`pretrain run`, which makes the corpus anew")
     if [step.use for step in now.steps] != [step.use for step in then.steps]:
         raise UserError("the steps are not the same", expected="`pretrain run`, from the first that differs on")
     for i, (one, other) in enumerate(zip(now.steps, then.steps, strict=True)):
@@ -108,22 +148,20 @@ class _Table:
     clusters: list[np.ndarray]  # by step that finds copies
     stays: dict[str, np.ndarray]
     unknown: np.ndarray
+    counts: np.ndarray  # those of the sample; the rest are copies of them
 
     @classmethod
     def of(
-        cls, part: dict, i: int, cut: Path, steps: Steps, now: Corpus, then: Corpus, seed: int, *, everything: bool
+        cls, part: dict, i: int, looked: "_Looked", now: Corpus, then: Corpus, mates: Sequence[np.ndarray]
     ) -> "_Table":
-        verdicts = StepFile(cut / "verdicts" / f"{i:05}.parquet").columns("id", "url", "bytes", "step")
-        ids, dropped_by = verdicts["id"].to_pylist(), verdicts["step"].to_pylist()
-        share = 1.0 if now.measure == "all" else now.sample
-        always = np.array([sampled(one, seed, share) for one in ids], bool)  # measured by every step
-        rows = always | everything
-        read = np.array([step not in ("read", "extract") for step in dropped_by], bool)
-        rows &= read  # a flaw has no measures, and no rule brings it back
+        verdicts, always, counts = looked.rows(i)
+        rows = counts.copy()
+        for file, wanted in zip(looked.copies(part, now), mates, strict=False):
+            rows |= np.isin(file.columns("cluster")["cluster"].to_numpy(), wanted) & looked.documents(verdicts)
         stays = {"now": np.ones(int(rows.sum()), bool), "then": np.ones(int(rows.sum()), bool)}
         unknown, clusters = np.zeros(int(rows.sum()), bool), list[np.ndarray]()
         for (use, name), old, new in zip(part["steps"], now.steps, then.steps, strict=True):
-            file = StepFile(steps.root / use / f"{name}.parquet")
+            file = StepFile(looked.steps.root / use / f"{name}.parquet")
             if _is_copies(old):
                 found = file.columns("cluster", "alive")
                 clusters.append(np.array(found["cluster"].to_pylist(), np.uint64)[rows])
@@ -141,15 +179,54 @@ class _Table:
                 stays[when] = stays[when] & holds & ~hard
         stays["then"] &= ~unknown
         pick = np.flatnonzero(rows)
+        ids = verdicts["id"]
         return cls(
-            [ids[row] for row in pick],
+            [ids[int(row)].as_py() for row in pick],
             [verdicts["url"][int(row)].as_py() for row in pick],
             np.array(verdicts["bytes"].to_pylist(), np.int64)[rows],
             number(i + 1, pick),
             clusters,
             stays,
             unknown,
+            counts[rows],
         )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """Which rows of a part are looked at: a sample by id, or everything; never flaws, which no rule brings back."""
+
+    cut: Path
+    steps: Steps
+    seed: int
+    measured: float  # share of the documents that every step measured
+    everything: bool
+
+    def rows(self, i: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+        """Verdicts of a part, which of its rows every step measured, and which count."""
+        verdicts = StepFile(self.cut / "verdicts" / f"{i:05}.parquet").columns("id", "url", "bytes", "step")
+        always = np.array([sampled(one, self.seed, self.measured) for one in verdicts["id"].to_pylist()], bool)
+        return verdicts, always, (always | self.everything) & self.documents(verdicts)
+
+    def documents(self, verdicts: dict[str, Any]) -> np.ndarray:
+        """Which rows are documents."""
+        return np.array([step not in ("read", "extract") for step in verdicts["step"].to_pylist()], bool)
+
+    def copies(self, part: dict, corpus: Corpus) -> list[StepFile]:
+        """A part's files of the steps that find copies."""
+        steps = zip(part["steps"], corpus.steps, strict=True)
+        return [StepFile(self.steps.root / use / f"{name}.parquet") for (use, name), step in steps if _is_copies(step)]
+
+    def clusters(self, parts: Sequence[dict], corpus: Corpus) -> list[np.ndarray]:
+        """The clusters of more than one in which a row of the sample is, by step that finds copies."""
+        found: list[list[np.ndarray]] = [[] for step in corpus.steps if _is_copies(step)]
+        for i, part in enumerate(parts):
+            _, _, counts = self.rows(i)
+            for some, file in zip(found, self.copies(part, corpus), strict=True):
+                columns = file.columns("cluster", "cluster_size")
+                several = np.array(columns["cluster_size"].to_pylist(), float) > 1
+                some.append(columns["cluster"].to_numpy()[several & counts])
+        return [np.unique(np.concatenate(some)) for some in found]
 
 
 def _rules(old: Leaf, new: Leaf) -> dict[str, list[Rule]]:
@@ -170,7 +247,7 @@ def _hold(rules: Sequence[Rule], measures: dict[str, Any], rows: np.ndarray) -> 
 
 
 def _drop_copies(tables: Sequence[_Table], when: str, steps: Sequence[Leaf]) -> None:
-    """Of each cluster its first `most` survivors stay; of a sample, those that it knows of."""
+    """Of each cluster its first `most` survivors stay."""
     numbers = np.concatenate([table.numbers for table in tables])
     sizes = np.concatenate([table.bytes for table in tables])
     stays = np.concatenate([table.stays[when] for table in tables])
