@@ -1,11 +1,12 @@
-"""Overlap with evaluation sets, by runs of words; each hit names the evaluation, the item and the words.
+"""Overlap with evaluation sets, by runs of words; each hit names the evaluation, the item's line and the words.
 
-Runs of 13 as for GPT-3 (Brown et al. 2020, arXiv 2005.14165, C); 8, and a share of an item's runs, as for Llama 3
-(Dubey et al. 2024, arXiv 2407.21783, 5.1.4).
+Runs of 13 words as for GPT-3 (Brown et al. 2020, arXiv 2005.14165, C); runs of 8, and the share of an item's words that
+they cover, as for Llama 3 (Dubey et al. 2024, arXiv 2407.21783, 5.1.4): `words = 8, min_share = 0.5`, say. GPT-3 cut a
+document at its hits where we drop it whole.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +17,16 @@ from pretrain.base.errors import UserError
 from pretrain.corpus.document import WORD, Document, Rule
 from pretrain.corpus.words import hashes, runs
 
-HITS = 20  # that are named in a document
+VERSION = 2
+HITS = 1000  # that are named in a document: more is a copy of the set itself
 
 
 @dataclass(frozen=True)
 class Decontaminate:
     """`against` are .jsonl files or folders of them, an item a line; all words of its texts are looked for.
 
-    An item is found where more than `min_share` of its runs of `words` words stand in a document; a shorter one, of at
-    least 8 words, as a whole.
+    An item is found where runs of `words` of its words that stand in a document cover more than `min_share` of its
+    words; a shorter one, of at least 8 words, as a whole.
     """
 
     against: tuple[str, ...]
@@ -33,24 +35,24 @@ class Decontaminate:
     max_items: int = 0
 
     @cached_property
-    def _index(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]], np.ndarray]:
-        """Sorted hashes, the item of each, the items' names, and how many runs each has."""
-        keys, owners, names, counts = list[np.ndarray](), list[np.ndarray](), list[tuple[str, int]](), list[int]()
-        for evaluation, number, text in items(self.against):
-            found = np.unique(self.runs_of(text))
-            if not len(found):
+    def _index(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]], list[np.ndarray]]:
+        """Sorted hashes, the item of each, the items' names, and the runs of each in their order."""
+        keys, owners, names, all_runs = list[np.ndarray](), list[np.ndarray](), list[tuple[str, int]](), []
+        for evaluation, line, text in items(self.against):
+            ordered = self.runs_of(text)
+            if not len(ordered):
                 continue
+            found = np.unique(ordered)
             keys.append(found)
             owners.append(np.full(len(found), len(names)))
-            counts.append(len(found))
-            names.append((evaluation, number))
+            all_runs.append(ordered)
+            names.append((evaluation, line))
         if not keys:
-            raise UserError(
-                "decontaminate: no items", where=", ".join(self.against), expected=".jsonl files with texts"
-            )
+            expected = ".jsonl files with texts"
+            raise UserError("decontaminate: no items", where=", ".join(self.against), expected=expected)
         whole, owner = np.concatenate(keys), np.concatenate(owners)
         order = np.argsort(whole, kind="stable")
-        return whole[order], owner[order], names, np.array(counts)
+        return whole[order], owner[order], names, all_runs
 
     def runs_of(self, text: str) -> np.ndarray:
         """Hashes of the runs of an item's words; of all its words where they are fewer, but at least 8."""
@@ -64,8 +66,8 @@ class Decontaminate:
         return list(range(min(self.words, 8), self.words + 1))
 
     def measure(self, document: Document) -> dict[str, float | str]:
-        """How many items are in a document, and which: evaluation, item and words, as JSON."""
-        keys, owners, names, counts = self._index
+        """How many items are in a document, and which: evaluation, line and words, as JSON."""
+        keys, owners, names, all_runs = self._index
         lower = [word.lower() for word in document.words]
         hashed = hashes(lower)
         found: dict[int, dict[int, int]] = {}
@@ -77,13 +79,14 @@ class Decontaminate:
                 while at < len(keys) and keys[at] == here[place]:
                     found.setdefault(int(owners[at]), {}).setdefault(int(keys[at]), place)
                     at += 1
-        hits = [(item, runs_) for item, runs_ in sorted(found.items()) if len(runs_) > self.min_share * counts[item]]
+        shares = {item: covered(all_runs[item], places, self.words) for item, places in sorted(found.items())}
+        hits = [item for item, share in shares.items() if share > self.min_share]
         said = []
-        for item, places in hits[:HITS]:
-            first = min(places.values())
-            share = round(len(places) / float(counts[item]), 3)
+        for item in hits[:HITS]:
+            first = min(found[item].values())
             words = " ".join(lower[first : first + self.words])
-            said.append({"evaluation": names[item][0], "item": names[item][1], "share": share, "words": words})
+            name, line = names[item]
+            said.append({"evaluation": name, "line": line, "share": round(shares[item], 3), "words": words})
         return {"items": float(len(hits)), "hits": json.dumps(said, ensure_ascii=False) if said else ""}
 
     def rules(self) -> list[Rule]:
@@ -91,8 +94,22 @@ class Decontaminate:
         return [Rule("items", "holds evaluation items", at_most=self.max_items)]
 
 
+def covered(ordered: np.ndarray, found: Mapping[int, int], length: int) -> float:
+    """The share of an item's words that stand in a run which was found; its runs are in order, one from each word on.
+
+    A short item is one run, of all its words.
+    """
+    stands = np.isin(ordered, np.fromiter(found, np.uint64, len(found)))
+    if len(ordered) == 1:
+        return float(stands[0])
+    words = np.zeros(len(ordered) + length, np.int64)
+    np.add.at(words, np.flatnonzero(stands), 1)
+    np.add.at(words, np.flatnonzero(stands) + length, -1)
+    return float((np.cumsum(words)[:-1] > 0).mean())
+
+
 def items(paths: tuple[str, ...]) -> Iterator[tuple[str, int, str]]:
-    """(evaluation, number, text) of every item: all strings of a line's table that are sentences, as one text."""
+    """(evaluation, line, text) of every item, lines from 1 on: each of its texts apart, since a page may hold one."""
     for path in paths:
         root = Path(path)
         files = sorted(root.rglob("*.jsonl")) if root.is_dir() else [root]
@@ -104,7 +121,7 @@ def items(paths: tuple[str, ...]) -> Iterator[tuple[str, int, str]]:
             name = str(file.relative_to(root.parent)).removesuffix(".jsonl") if root.is_dir() else file.stem
             for number, line in enumerate(lines):
                 try:
-                    yield from ((name, number, text) for text in _texts(json.loads(line)))
+                    yield from ((name, number + 1, text) for text in _texts(json.loads(line)))
                 except ValueError:
                     raise UserError("no JSON", where=f"{file}:{number + 1}", expected="an item a line") from None
 
