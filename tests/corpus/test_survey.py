@@ -10,12 +10,14 @@ import pytest
 
 from pretrain.cli.main import main
 from pretrain.corpus.cut import Cut
-from pretrain.corpus.survey import survey
-from pretrain.watch.corpus_page import losses, page
+from pretrain.corpus.document import Rule
+from pretrain.corpus.survey import Score, survey
+from pretrain.watch.corpus_page import histogram, page
 
 MUTANTS = [
     ("src/pretrain/corpus/survey.py", "np.argsort(abs(values[rows] - bound)", "np.argsort(-abs(values[rows] - bound)"),
     ("src/pretrain/corpus/survey.py", "seen = alive | ", "seen = alive & "),
+    ("src/pretrain/corpus/survey.py", "edges = np.unique([*grid, *reached])", "edges = grid"),
 ]
 RECIPE = """
 [run]
@@ -61,7 +63,7 @@ def test_the_page_says_what_the_verdicts_say(
     (folder,) = (tmp_path / "store").glob("corpus-*")
     rows, found = list(Cut(folder).verdicts()), survey(folder)
     dropped = {step: sum(row["step"] == step for row in rows) for step in ("read", "length", "minhash")}
-    assert losses(found) == [
+    assert found.losses() == [
         ("reading", 82, dropped["read"]),
         ("length", 80, dropped["length"]),
         ("minhash (copies)", 80 - dropped["length"], dropped["minhash"]),
@@ -70,11 +72,12 @@ def test_the_page_says_what_the_verdicts_say(
     assert sum(found.domains["kept"].values()) == sum(row["split"] != "dropped" for row in rows)
     assert set(found.domains["kept"]) <= {f"site{i}.org" for i in range(5)}
     (score,) = [score for score in found.stages[1].scores if score.name == "characters"]
-    counts, _ = score.histogram()
-    assert counts.sum() == 80
+    bars, bound = score.bars(), score.bounds[0]
+    assert bars is not None and bars.counts.sum() + bars.below + bars.above == 80
+    assert score.lost == dropped["length"]
     lengths = sorted(len(json.loads(line)["text"]) for line in lines)
     nearest = [length for length in lengths if length < 200][-3:]
-    assert sorted(len(one.text) for one in score.dropped) == nearest
+    assert sorted(len(one.text) for one in bound.dropped) == nearest
     text = page(found, "A <title>")
     tags = Tags()
     tags.feed(text)
@@ -90,3 +93,59 @@ def test_the_page_says_what_the_verdicts_say(
     )
     assert main(["inspect", str(tmp_path)]) == 2
     assert "no corpus" in capsys.readouterr().err
+
+
+def test_samples_of_each_bound_come_from_all_parts_and_after_the_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = RECIPE.replace('use = "length"\nmin_characters = 200', 'use = "gopher_quality"\nmax_words = 300')
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": " ".join(f"item{i}" for i in range(20))}))
+    steps = '[[corpus.steps]]\nuse = "redact"\n[[corpus.steps]]\nuse = "decontaminate"\nagainst = ["quiz.jsonl"]\n'
+    (tmp_path / "x.toml").write_text(recipe.replace("[train]", steps + "[train]"))
+    stop, counts = "the be to of and that have with ", []
+    (tmp_path / "in").mkdir()
+    for part in range(3):
+        sizes = [20 + part, 49 - part, 50 + part, 100, 299 - part, 301 + part, 400]
+        counts += sizes
+        pages = [
+            stop + " ".join(f"w{part}x{i}x{j}" for j in range(n - 9)) + " reader@example.com"
+            for i, n in enumerate(sizes)
+        ]
+        if part == 1:
+            pages[3] += " " + " ".join(f"item{i}" for i in range(20))
+        (tmp_path / "in" / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": one}) for one in pages))
+    (tmp_path / "x.toml").write_text((tmp_path / "x.toml").read_text().replace('"*.jsonl"', '"in/*.jsonl"'))
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 1)
+    assert main(["run", "x.toml", "--to", "corpus", "corpus.engine.processes=0"]) == 0
+    (folder,) = (tmp_path / "store").glob("corpus-*")
+    found = survey(folder)
+    assert found.parts == 3
+    (score,) = [one for stage in found.stages for one in stage.scores if one.name == "words"]
+    values = np.concatenate(score.values)
+    for bound, (low, high) in zip(score.bounds, [(50, 1e9), (0, 300)], strict=True):
+        lost = values[values < low] if bound.value == 50 else values[values > high]
+        kept = values[(values >= 50) & (values <= 300)]
+        for samples, pool in ((bound.kept, kept), (bound.dropped, lost)):
+            gaps = sorted(abs(pool - bound.value))[:3]
+            assert sorted(abs(one.value - bound.value) for one in samples) == gaps
+    assert [(hit.evaluation, hit.line, hit.documents, hit.share) for hit in found.hits] == [("quiz", 1, 1, 1.0)]
+    text = page(found, "x")
+    assert "reader@example.com" not in text and "&lt;EMAIL&gt;" in text and "item0 item1" in text
+    capsys.readouterr()
+    assert main(["inspect", str(folder), "--items"]) == 0
+    assert "quiz:1  1 documents, 100%: item0 item1" in capsys.readouterr().out
+
+
+def test_no_bar_stands_on_both_sides_of_a_bound() -> None:
+    draw = np.random.Generator(np.random.Philox(2))
+    score = Score("share", [Rule("share", "too much", at_most=0.3)], [draw.uniform(0, 0.1, 10_000), np.full(20, 0.5)])
+    bars = score.bars()
+    assert bars is not None and score.lost == 20 and 0.3 in bars.edges
+    outside = bars.above + bars.counts[bars.edges[:-1] >= 0.3].sum()
+    assert outside == 20 and bars.counts.sum() + bars.below + bars.above == 10_020
+    assert histogram(score).count("#c8553d") >= 1
+    wide = Score("words", [Rule("words", "few", at_least=50), Rule("words", "many", at_most=100_000)])
+    wide.values.append(np.array([10.0, 60, 900, 200_000]))
+    found = wide.bars()
+    assert found is not None and found.logarithmic and {50.0, 100_000.0} <= set(found.edges.tolist())

@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--document", metavar="ID", help="one record, by id or URL: where it is from, what became of it"
     )
     parser.add_argument("--verify", action="store_true", help="of token shards: read every one against its digests")
+    parser.add_argument("--items", action="store_true", help="every evaluation item that was found, with its words")
     parser.add_argument("--html", metavar="FILE", help="write the page there")
 
 
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.base.units import show_bytes
     from pretrain.corpus.survey import survey
     from pretrain.run.find import corpus_of
-    from pretrain.watch.corpus_page import losses, page
+    from pretrain.watch.corpus_page import page
 
     here = Path(arguments.path)
     if "://" in arguments.path or (here / "catalogue.json").is_file() or any(here.glob("*.bin")):
@@ -29,10 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
         return show_tokens(arguments.path, verify=arguments.verify)
     folder = corpus_of(arguments.path)
     if arguments.document:
-        return show(folder, sorted(folder.parent.glob("tokens-*")), arguments.document)
-    found = survey(folder)
+        return show(folder, tokens_of(folder), arguments.document)
+    found = survey(folder, tokens_of(folder))
     print(f"{'step':<32} {'in':>10} {'lost':>10} {'share':>7}")
-    for name, came, lost in losses(found):
+    for name, came, lost in found.losses():
         print(f"{name:<32} {came:>10,} {lost:>10,} {lost / came if came else 0:>7.1%}")
     for name, one in found.summary.items():
         train, held = one["train"], one["held_out"]
@@ -43,6 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
     languages = ", ".join(f"{language} {count:,}" for language, count in found.languages.most_common(8))
     domains = ", ".join(f"{domain} {count:,}" for domain, count in found.domains["kept"].most_common(6))
     print(f"languages: {languages}\ndomains: {domains}")
+    for by, counts in found.tokens.items():
+        if counts:
+            print(f"tokens by {by}: " + ", ".join(f"{name} {count:,}" for name, count in counts.most_common(8)))
+    if found.hits:
+        print(
+            f"{len(found.hits):,} evaluation items stand in its documents" + ("" if arguments.items else " (--items)")
+        )
+    for hit in found.hits if arguments.items else ():
+        print(f"  {hit.evaluation}:{hit.line}  {hit.documents:,} documents, {hit.share:.0%}: {hit.words}")
+        print("".join(f"    {url}\n" for url in hit.urls), end="")
     if found.clusters:
         print(
             f"the largest cluster of copies has {found.clusters[0][0]:,} documents, such as {found.clusters[0][1][0]}"
@@ -51,6 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
         write(Path(arguments.html), page(found, f"Corpus {folder.name}"))
         print(f"the page is in {arguments.html}")
     return 0
+
+
+def tokens_of(folder: Path) -> list[Path]:
+    """The folders of tokens that were made of a corpus' documents."""
+    import json
+
+    from pretrain.corpus.cut import Cut
+
+    wanted = {one["train"]["digest"] for one in Cut(folder).summary.values()}
+    keys = folder.parent.glob("tokens-*/key.json")
+    return [path.parent for path in keys if json.loads(path.read_bytes())["key"].get("documents") in wanted]
 
 
 def show(folder: Path, tokens: list[Path], wanted: str) -> int:
@@ -63,7 +85,7 @@ def show(folder: Path, tokens: list[Path], wanted: str) -> int:
         print(f"  from     {said['file']}, at {said['place']} (source {said['source']})")
         for step, reason, measures in entry.steps:
             shown = ", ".join(
-                f"{name} {v:.4g}" if isinstance(v, float) else f"{name} {v}" for name, v in measures.items()
+                f"{name} {v:,.6g}" if isinstance(v, float) else f"{name} {v}" for name, v in measures.items()
             )
             print(f"  {step:<18} {shown or 'not measured'}" + (f"; dropped: {reason}" if reason else ""))
         print(f"  verdict  {said['split']}" + (f" by {said['step']}: {said['reason']}" if said["reason"] else ""))

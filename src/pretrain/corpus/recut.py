@@ -1,7 +1,7 @@
 """What another threshold would keep, lose and gain, from the measures that lie in the ledger: seconds, not a rerun.
 
-A sample is of documents, drawn by their ids. Whether one of it stays may hang on its copies, so those are looked at too,
-and not counted.
+A sample is of documents, drawn by their ids. Whether one of it stays may hang on its copies, so those are looked at
+too, and not counted.
 """
 
 import json

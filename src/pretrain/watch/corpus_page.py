@@ -3,8 +3,10 @@
 import html
 from collections.abc import Iterator
 
+import numpy as np
+
 from pretrain.base.units import show_bytes
-from pretrain.corpus.survey import Sample, Score, Stage, Survey
+from pretrain.corpus.survey import Bound, Sample, Score, Survey
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1120px; margin: 2em auto; padding: 0 1em; color: #1c2733; }
@@ -17,9 +19,11 @@ pre { white-space: pre-wrap; background: #f4f6f8; padding: .6em; margin: .2em 0 
 pre { font-size: 12px; max-height: 9em; overflow: auto }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 1.2em }
 svg text { font: 12px system-ui, sans-serif; fill: #1c2733 }
+ul.worries { background: #fbf1ee; border-left: 4px solid #c8553d; padding: .6em 1em .6em 2em }
 details { margin: .4em 0 } summary { cursor: pointer }
 """
 KEPT, LOST = "#3d7ea6", "#c8553d"
+SHOWN_HITS = 200
 
 
 def page(survey: Survey, title: str) -> str:
@@ -28,16 +32,19 @@ def page(survey: Survey, title: str) -> str:
         [
             f"<h1>{_text(title)}</h1>",
             _headline(survey),
+            _worries(survey),
             "<h2>From records to kept documents</h2>",
             flow(survey),
             _table_of_steps(survey),
             "<h2>Scores and their bounds</h2>",
             f'<p class="muted">Over the documents that each step saw, in {survey.looked_at} of {survey.parts} parts; '
-            "the line is the bound, the samples are the nearest to it.</p>",
-            *(block for stage in survey.stages for block in _scores(stage)),
+            "the line is the bound, the samples are the nearest to it, as all edits left them. "
+            "Those that drop most come first.</p>",
+            *_scores(survey),
             "<h2>What is in it</h2>",
             _counts(survey),
             _clusters(survey),
+            _hits(survey),
         ]
     )
     return (
@@ -61,26 +68,26 @@ def _headline(survey: Survey) -> str:
     )
 
 
-def losses(survey: Survey) -> list[tuple[str, int, int]]:
-    """(step, documents in, documents dropped): reading in one, copies where the cut dropped them, at the end."""
-    reading = [stage.account for stage in survey.stages if stage.name.startswith("read ")]
-    came, stayed = sum(one.rows_in for one in reading), sum(one.rows_out for one in reading)
-    out = [("reading", came, came - stayed)]
-    for stage in survey.stages:
-        if not stage.name.startswith("read ") and stage.name not in survey.copies:
-            account = stage.account
-            if account.rows_in != account.rows_out or stage.scores:
-                out.append((stage.name, account.rows_in, account.rows_in - account.rows_out))
-    left = out[-1][1] - out[-1][2]
-    for name, count in survey.copies.items():
-        out.append((f"{name} (copies)", left, count))
-        left -= count
-    return out
+def _worries(survey: Survey) -> str:
+    """What a person should look at first: the largest losses, sources without documents, items of evaluations."""
+    said = []
+    for name, came, lost in sorted(survey.losses(), key=lambda one: -one[2])[:3]:
+        if lost:
+            said.append(f"<b>{_text(name)}</b> drops {lost:,} of {came:,} ({lost / came:.1%})")
+    for name, one in survey.summary.items():
+        if not one["train"]["documents"]:
+            said.append(f"<b>{_text(name)}</b> has no document to train on")
+        if one["held_out"]["documents"] > one["train"]["documents"]:
+            said.append(f"<b>{_text(name)}</b> has more documents held out than to train on")
+    if survey.hits:
+        sets = len({hit.evaluation for hit in survey.hits})
+        said.append(f"<b>{len(survey.hits):,} evaluation items</b> of {sets} sets stand in its documents")
+    return f"<ul class=worries>{''.join(f'<li>{one}</li>' for one in said)}</ul>" if said else ""
 
 
 def flow(survey: Survey) -> str:
     """A band that narrows at each step, with what is lost turning away from it."""
-    stages = losses(survey)
+    stages = survey.losses()
     widest = max((came for _, came, _ in stages), default=1) or 1
     row, left, width = 46, 250, 560
     out = [f'<svg width="1080" height="{row * (len(stages) + 1)}" role="img" aria-label="documents by step">']
@@ -112,60 +119,82 @@ def _table_of_steps(survey: Survey) -> str:
         account = stage.account
         why = ", ".join(f"{count:,} {_text(reason)}" for reason, count in account.reasons.most_common(6))
         each = f"{1000 * account.cpu_seconds / account.rows_in:.2f}" if account.rows_in else ""
+        copies = survey.copies.get(stage.name, 0)
+        why = f"{copies:,} copies, dropped by the cut" if copies else why
         rows.append(
-            f"<tr><td>{_text(stage.name)}</td><td class=n>{account.rows_in:,}</td><td class=n>{account.rows_out:,}</td>"
+            f"<tr><td>{_text(stage.name)}</td><td class=n>{account.rows_in:,}</td>"
+            f"<td class=n>{account.rows_out - copies:,}</td><td class=n>{account.seconds:.1f}</td>"
             f"<td class=n>{account.cpu_seconds:.1f}</td><td class=n>{each}</td><td class=muted>{why}</td></tr>"
         )
-    head = "".join(f"<th class=n>{name}</th>" for name in ("in", "out", "CPU s", "ms each"))
+    head = "".join(f"<th class=n>{name}</th>" for name in ("in", "out", "seconds", "CPU s", "CPU ms each"))
     head = f"<tr><th>step</th>{head}<th>why</th></tr>"
     return f"<details open><summary>Every step</summary><table>{head}{''.join(rows)}</table></details>"
 
 
-def _scores(stage: Stage) -> Iterator[str]:
-    for score in stage.scores:
-        if not any(len(values) for values in score.values):
-            continue
-        samples = "".join(
-            f"<div><b>{word}</b>{''.join(map(_sample, some)) or '<p class=muted>none</p>'}</div>"
-            for word, some in (("kept", score.kept), ("dropped", score.dropped))
-        )
+def _scores(survey: Survey) -> Iterator[str]:
+    """Every score that has a bound, those that drop most first; those that drop nothing are folded."""
+    every = [(stage, score) for stage in survey.stages for score in stage.scores if any(map(len, score.values))]
+    for stage, score in sorted(every, key=lambda one: -one[1].lost):
         name = f"{_text(stage.name)}: {_text(score.name.replace('_', ' '))}"
+        body = histogram(score) + "".join(map(_samples, score.bounds))
+        lost = score.lost
         yield (
-            f"<h3>{name}</h3>{histogram(score)}<details><summary>samples at the bound</summary>"
-            f'<div class="two">{samples}</div></details>'
+            f"<h3>{name} <span class=muted>drops {lost:,}</span></h3>{body}"
+            if lost
+            else f"<details><summary>{name}: drops nothing</summary>{body}</details>"
         )
+
+
+def _samples(bound: Bound) -> str:
+    sides = "".join(
+        f"<div><b>{word}</b>{''.join(map(_sample, some)) or '<p class=muted>none</p>'}</div>"
+        for word, some in (("kept", bound.kept), ("dropped", bound.dropped))
+    )
+    which = "at least" if bound.rule.at_least == bound.value else "at most"
+    return (
+        f"<details><summary>documents nearest to {which} {bound.value:,g} ({_text(bound.rule.reason)})</summary>"
+        f'<div class="two">{sides}</div></details>'
+    )
 
 
 def _sample(sample: Sample) -> str:
-    return f"<div>{sample.value:.4g} <span class=muted>{_text(sample.url)}</span><pre>{_text(sample.text)}</pre></div>"
+    return f"<div>{sample.value:,.6g} <span class=muted>{_text(sample.url)}</span><pre>{_text(sample.text)}</pre></div>"
 
 
 def histogram(score: Score) -> str:
     """Bars over the values, on a scale of roots so that few are seen beside many; a line at each bound."""
-    counts, edges = score.histogram()
-    if not len(counts):
+    bars = score.bars()
+    if bars is None:
         return ""
-    width, height = 760, 110
-    low, high, most = float(edges[0]), float(edges[-1]), float(counts.max()) or 1.0
-    step = width / len(counts)
-    out = [f'<svg width="{width + 90}" height="{height + 36}">']
-    for i, count in enumerate(counts):
-        tall = height * (float(count) / most) ** 0.5
-        middle = (edges[i] + edges[i + 1]) / 2
-        inside = all(rule.holds(float(middle)) for rule in score.rules)
-        out.append(
-            f'<rect x="{i * step + 20:.1f}" y="{height - tall:.1f}" width="{step - 1:.1f}" height="{tall:.1f}" '
-            f'fill="{KEPT if inside else LOST}"><title>{edges[i]:.4g} to {edges[i + 1]:.4g}: {count:,}</title></rect>'
+    width, height, side = 760, 110, 26  # of the chart, and of the bars of what lies beyond it
+    scale = np.log10 if bars.logarithmic else np.asarray
+    low, high = float(scale(bars.edges[0])), float(scale(bars.edges[-1]))
+    most = float(max(bars.counts.max(), bars.below, bars.above)) or 1.0
+
+    def place(value: float) -> float:
+        return side + 4 + width * (float(scale(value)) - low) / (high - low)
+
+    def bar(x: float, wide: float, count: int, inside: bool, said: str) -> str:
+        tall = height * (count / most) ** 0.5
+        return (
+            f'<rect x="{x:.1f}" y="{height - tall:.1f}" width="{max(wide - 1, 0.5):.1f}" height="{tall:.1f}" '
+            f'fill="{KEPT if inside else LOST}"><title>{said}: {count:,}</title></rect>'
         )
-    for bound in sorted({b for rule in score.rules for b in (rule.at_least, rule.at_most) if b is not None}):
-        if low <= bound <= high:
-            x = 20 + width * (bound - low) / (high - low)
-            out.append(
-                f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height}" stroke="#1c2733" stroke-dasharray="4 3"/>'
-            )
-            out.append(f'<text x="{x:.1f}" y="{height + 30}" text-anchor="middle">{bound:g}</text>')
-    out.append(f'<text x="20" y="{height + 15}" class="muted">{low:.4g}</text>')
-    out.append(f'<text x="{width + 20}" y="{height + 15}" text-anchor="end">{high:.4g}</text></svg>')
+
+    first, last = float(bars.edges[0]), float(bars.edges[-1])
+    out = [f'<svg width="{width + 2 * side + 60}" height="{height + 36}">']
+    for count, a, b in zip(bars.counts.tolist(), bars.edges[:-1].tolist(), bars.edges[1:].tolist(), strict=True):
+        said = f"{a:,.4g} to {b:,.4g}"
+        out.append(bar(place(a), place(b) - place(a), count, score.holds((a + b) / 2), said))
+    beyond = score.holds(float(np.nextafter(first, -np.inf))), score.holds(float(np.nextafter(last, np.inf)))
+    out.append(bar(0, side, bars.below, beyond[0], f"below {first:,.4g}"))
+    out.append(bar(width + side + 8, side, bars.above, beyond[1], f"above {last:,.4g}"))
+    for bound in sorted({one.value for one in score.bounds if first <= one.value <= last}):
+        x = place(bound)
+        out.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height}" stroke="#1c2733" stroke-dasharray="4 3"/>')
+        out.append(f'<text x="{x:.1f}" y="{height + 30}" text-anchor="middle">{bound:,g}</text>')
+    out.append(f'<text x="{side + 4}" y="{height + 15}" class="muted">{first:,.4g}</text>')
+    out.append(f'<text x="{width + side + 4}" y="{height + 15}" text-anchor="end">{last:,.4g}</text></svg>')
     return "".join(out)
 
 
@@ -182,8 +211,11 @@ def _counts(survey: Survey) -> str:
         '<div class="two">'
         + table("sources (documents kept)", sources)
         + table("languages (documents kept)", survey.languages.most_common(20))
-        + table("domains (documents kept)", survey.domains["kept"].most_common(20))
-        + table("domains (records dropped)", survey.domains["dropped"].most_common(20))
+        + table("domains, or first folders (documents kept)", survey.domains["kept"].most_common(20))
+        + table("domains, or first folders (records dropped)", survey.domains["dropped"].most_common(20))
+        + "".join(
+            table(f"tokens to train on, by {by}", found.most_common(20)) for by, found in survey.tokens.items() if found
+        )
         + "</div>"
     )
 
@@ -197,3 +229,18 @@ def _clusters(survey: Survey) -> str:
     return (
         f"<h2>The largest clusters of copies</h2><table><tr><th class=n>copies</th><th>such as</th></tr>{rows}</table>"
     )
+
+
+def _hits(survey: Survey) -> str:
+    """Evaluation items by set and line, each with the documents that hold it."""
+    if not survey.hits:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_text(hit.evaluation)}</td><td class=n>{hit.line:,}</td><td class=n>{hit.documents:,}</td>"
+        f"<td class=n>{hit.share:.0%}</td><td>{_text(hit.words)}</td><td>{'<br>'.join(map(_text, hit.urls))}</td></tr>"
+        for hit in survey.hits[:SHOWN_HITS]
+    )
+    head = "<tr><th>set</th><th class=n>line</th><th class=n>documents</th><th class=n>share</th><th>words</th>"
+    more = len(survey.hits) - SHOWN_HITS
+    rest = f"<p class=muted>and {more:,} more: `pretrain inspect --items`</p>" if more > 0 else ""
+    return f"<h2>Evaluation items in it</h2><table>{head}<th>such as</th></tr>{rows}</table>{rest}"
