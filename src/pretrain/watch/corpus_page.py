@@ -53,6 +53,10 @@ def page(survey: Survey, title: str) -> str:
     )
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _text(said: str) -> str:
     return html.escape(said)
 
@@ -152,13 +156,13 @@ def _samples(bound: Bound) -> str:
     )
     which = "at least" if bound.rule.at_least == bound.value else "at most"
     return (
-        f"<details><summary>documents nearest to {which} {bound.value:,g} ({_text(bound.rule.reason)})</summary>"
+        f"<details><summary>documents nearest to {which} {_number(bound.value)} ({_text(bound.rule.reason)})</summary>"
         f'<div class="two">{sides}</div></details>'
     )
 
 
 def _sample(sample: Sample) -> str:
-    return f"<div>{sample.value:,.6g} <span class=muted>{_text(sample.url)}</span><pre>{_text(sample.text)}</pre></div>"
+    return f"<div>{_number(sample.value)} <span class=muted>{_text(sample.url)}</span><pre>{_text(sample.text)}</pre></div>"
 
 
 def histogram(score: Score) -> str:
@@ -184,17 +188,17 @@ def histogram(score: Score) -> str:
     first, last = float(bars.edges[0]), float(bars.edges[-1])
     out = [f'<svg width="{width + 2 * side + 60}" height="{height + 36}">']
     for count, a, b in zip(bars.counts.tolist(), bars.edges[:-1].tolist(), bars.edges[1:].tolist(), strict=True):
-        said = f"{a:,.4g} to {b:,.4g}"
+        said = f"{_number(a)} to {_number(b)}"
         out.append(bar(place(a), place(b) - place(a), count, score.holds((a + b) / 2), said))
     beyond = score.holds(float(np.nextafter(first, -np.inf))), score.holds(float(np.nextafter(last, np.inf)))
-    out.append(bar(0, side, bars.below, beyond[0], f"below {first:,.4g}"))
-    out.append(bar(width + side + 8, side, bars.above, beyond[1], f"above {last:,.4g}"))
+    out.append(bar(0, side, bars.below, beyond[0], f"below {_number(first)}"))
+    out.append(bar(width + side + 8, side, bars.above, beyond[1], f"above {_number(last)}"))
     for bound in sorted({one.value for one in score.bounds if first <= one.value <= last}):
         x = place(bound)
         out.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height}" stroke="#1c2733" stroke-dasharray="4 3"/>')
-        out.append(f'<text x="{x:.1f}" y="{height + 30}" text-anchor="middle">{bound:,g}</text>')
-    out.append(f'<text x="{side + 4}" y="{height + 15}" class="muted">{first:,.4g}</text>')
-    out.append(f'<text x="{width + side + 4}" y="{height + 15}" text-anchor="end">{last:,.4g}</text></svg>')
+        out.append(f'<text x="{x:.1f}" y="{height + 30}" text-anchor="middle">{_number(bound)}</text>')
+    out.append(f'<text x="{side + 4}" y="{height + 15}" class="muted">{_number(first)}</text>')
+    out.append(f'<text x="{width + side + 4}" y="{height + 15}" text-anchor="end">{_number(last)}</text></svg>')
     return "".join(out)
 
 
