@@ -56,6 +56,12 @@ def permute_keyed(i: np.ndarray, n: np.ndarray, keys: Word) -> np.ndarray:
     return _walk_array(np.asarray(i, np.int64), np.asarray(n, np.int64), np.asarray(keys, np.uint64), range(ROUNDS))
 
 
+def unpermute_keyed(i: np.ndarray, n: np.ndarray, keys: Word) -> np.ndarray:
+    """The inverse of `permute_keyed` under the same keys."""
+    rounds = range(ROUNDS - 1, -1, -1)
+    return _walk_array(np.asarray(i, np.int64), np.asarray(n, np.int64), np.asarray(keys, np.uint64), rounds)
+
+
 def _walk(i: Integers, n: int | np.ndarray, word: int, rounds: range) -> Integers:
     flat = np.atleast_1d(np.asarray(i, np.int64))
     sizes = np.broadcast_to(np.asarray(n, np.int64), flat.shape)

@@ -4,34 +4,37 @@ Shares are met within one row per source at every block's end: each source has a
 share, and what is left goes to those whose next row falls due first (Tijdeman 1980, the chairman assignment problem).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from pretrain.base.random import key, permute, permute_keyed, unpermute
+from pretrain.base.random import key, permute, permute_keyed, unpermute_keyed
 
 ORDER_VERSION = 1
 BLOCK = 4096  # positions that are shuffled together
 CHUNK = 2**14  # rows of a source that are shuffled together: reads stay local
-ANCHOR = 64  # blocks between remembered counts
 WHOLE = 2**40  # what shares are parts of: one row in 10¹² is still told apart
+TOGETHER = 1024  # blocks that are counted at once: BLOCK * TOGETHER * WHOLE fits into int64
 
 
 @dataclass(frozen=True)
 class Segment:
-    """From `position` on: the sources' weights, and how many rows of each were consumed before."""
+    """From `position` on: the sources' weights, and how many rows of each are consumed before."""
 
     position: int
     weights: Mapping[str, float]
     consumed: Mapping[str, int]
-    recipe: str = ""  # digest of the recipe that said so
+    recipe: str = ""  # digest of what the recipe asked for
 
 
 @dataclass(frozen=True)
 class History:
-    """All that happened to the order: its segments, first at position 0. With a position, all the state of the data."""
+    """All that happens to the order: its segments, first at position 0. With a position, all the state of the data.
+
+    What a recipe plans ahead stands in it too, until the recipe says something else.
+    """
 
     segments: tuple[Segment, ...]
 
@@ -52,6 +55,7 @@ class Order:
         self.seed, self.rows, self.history = seed, dict(rows), history
         self.sources = tuple(sorted(rows))
         self._segments = [_Shares(seed, self.sources, segment) for segment in history.segments]
+        self._sizes = np.array([self.rows[name] for name in self.sources], np.int64)
         self._starts = np.array([segment.position for segment in history.segments])
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,19 +66,16 @@ class Order:
         for segment in np.unique(which):
             here = which == segment
             source[here], turn[here] = self._segments[segment].turns(positions[here])
-        sizes = np.array([self.rows[name] for name in self.sources], np.int64)[source]
-        epoch, place = np.divmod(turn, sizes)
-        row = np.empty_like(positions)
-        for one, number in np.unique(np.stack([source, epoch], 1), axis=0):
-            here = (source == one) & (epoch == number)
-            name = self.sources[one]
-            row[here] = shuffled(place[here], self.rows[name], self.seed, name, int(number))
-        return source, epoch, row
+        epoch, place = np.divmod(turn, self._sizes[source])
+        visits, visit = np.unique(epoch * len(self.sources) + source, return_inverse=True)
+        names = [(self.sources[one], epoch) for epoch, one in zip(*divmod(visits, len(self.sources)), strict=True)]
+        sizes = self._sizes[visits % len(self.sources)]
+        return source, epoch, shuffled(place, visit, sizes, [(name, int(number)) for name, number in names], self.seed)
 
     def consumed(self, position: int) -> dict[str, int]:
         """Rows of each source before a position."""
         which = int(np.searchsorted(self._starts, position, "right")) - 1
-        counts = self._segments[max(which, 0)].before(position)
+        counts = self._segments[which].before(position) if which >= 0 else [0] * len(self.sources)
         return dict(zip(self.sources, counts, strict=True))
 
     def changed(self, position: int, weights: Mapping[str, float], recipe: str) -> History:
@@ -91,30 +92,22 @@ class _Shares:
         self.seed, self.start = seed, segment.position
         self.before_start = [int(segment.consumed.get(name, 0)) for name in sources]
         self.parts = whole_parts([float(segment.weights.get(name, 0.0)) for name in sources])
-        self._anchors = [[0] * len(sources)]
+        self.counts = lru_cache(maxsize=64)(self._counts)
         self.block = lru_cache(maxsize=8)(self._block)
 
-    def counts(self, block: int) -> list[int]:
-        """Turns of each source in this segment before a block."""
-        anchor = min(block // ANCHOR, len(self._anchors) - 1)
-        counts, at = self._anchors[anchor], anchor * ANCHOR
-        while at < block:
-            at += 1
-            counts = apportion(counts, self.parts, at * BLOCK)
-            if at == len(self._anchors) * ANCHOR:
-                self._anchors.append(counts)
-        return counts
+    def _counts(self, block: int) -> list[int]:
+        """Turns of each source before a block, those of earlier segments included."""
+        return [a + b for a, b in zip(self.before_start, quotas(self.parts, block), strict=True)]
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """(source, turn) of every slot of a block, int64 [BLOCK] each."""
-        before, after = self.counts(block), self.counts(block + 1)
-        bounds = np.cumsum(np.subtract(after, before))
+        before = np.array(self.counts(block), np.int64)
+        each = np.array(self.counts(block + 1), np.int64) - before
+        bounds = np.cumsum(each)
         drawn = permute(np.arange(BLOCK), BLOCK, self.seed, "block", self.start, block)
         source = np.searchsorted(bounds, drawn, "right")
         turn = np.empty(BLOCK, np.int64)
-        for one in np.unique(source):
-            here = source == one
-            turn[here] = self.before_start[one] + before[one] + np.arange(here.sum())
+        turn[np.argsort(source, kind="stable")] = np.arange(BLOCK) + np.repeat(before - bounds + each, each)
         return source, turn
 
     def turns(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,8 +123,11 @@ class _Shares:
     def before(self, position: int) -> list[int]:
         """Turns of each source before a position, those of earlier segments included."""
         block, slot = divmod(position - self.start, BLOCK)
-        partial = np.bincount(self.block(block)[0][:slot], minlength=len(self.parts)) if slot else [0] * len(self.parts)
-        return [a + b + int(c) for a, b, c in zip(self.before_start, self.counts(block), partial, strict=True)]
+        counts = self.counts(block)
+        if not slot:
+            return counts
+        partial = np.bincount(self.block(block)[0][:slot], minlength=len(self.parts))
+        return [count + int(more) for count, more in zip(counts, partial, strict=True)]
 
 
 def whole_parts(weights: list[float]) -> list[int]:
@@ -145,30 +141,63 @@ def whole_parts(weights: list[float]) -> list[int]:
     return parts
 
 
-def apportion(counts: list[int], parts: list[int], rows: int) -> list[int]:
-    """Counts when `rows` rows are given out, never less than the `counts` before; exact, in whole numbers."""
-    floors = [rows * part // WHOLE for part in parts]
-    new = [max(count, floor) for count, floor in zip(counts, floors, strict=True)]
-    due = [i for i, part in enumerate(parts) if part and new[i] == floors[i]]
-    due.sort(key=lambda i: ((floors[i] + 1) * WHOLE * WHOLE // parts[i], i))
-    for i in due[: rows - sum(new)]:
-        new[i] += 1
-    return new
+def quotas(parts: Sequence[int], blocks: int) -> list[int]:
+    """Rows of each source in the first `blocks` blocks, as if they had been given out block by block; exact.
+
+    At each block's end a source has the rows that have fallen due, and some have one ahead: as many as are needed to
+    fill the blocks, given to those whose next row falls due first. A row ahead at the end was given since its source's
+    last row fell due, and because too few other rows were left. So only blocks since then are looked at, and since the
+    second source's, as the first alone fills a block: the cost depends on the rarest shares, not on `blocks`.
+    """
+    fallen = [blocks * BLOCK * part // WHOLE for part in parts]
+    drawn = [i for i, part in enumerate(parts) if part]
+    left = blocks * BLOCK - sum(fallen)
+    if not left:
+        return fallen
+    since = {i: -(-fallen[i] * WHOLE // (parts[i] * BLOCK)) for i in drawn}  # blocks when its last row had fallen due
+    urgent = sorted(drawn, key=lambda i: ((fallen[i] + 1) * WHOLE * WHOLE // parts[i], i))
+    ahead: list[int] = []
+    for first in range(sorted(since.values())[1], blocks + 1, TOGETHER):
+        ends = np.arange(first, min(first + TOGETHER, blocks + 1))
+        needed = np.maximum.accumulate(_rows_ahead(parts, ends, np.array([since.get(i, 0) for i in range(len(parts))])))
+        for end in np.flatnonzero(np.diff(needed, prepend=0) > 0):
+            free = [i for i in urgent if since[i] <= ends[end] and i not in ahead]
+            ahead += free[: max(int(needed[end]) - len(ahead), 0)]
+    return [rows + (i in ahead) for i, rows in enumerate(fallen)]
 
 
-def shuffled(place: np.ndarray, rows: int, seed: int, source: str, epoch: int) -> np.ndarray:
-    """The rows that stand at places of a source's epoch: chunks in a keyed order, and rows in one inside each."""
+def _rows_ahead(parts: Sequence[int], ends: np.ndarray, since: np.ndarray) -> np.ndarray:
+    """How many sources must be ahead for good at the ends of consecutive blocks: int64 [ends] of block numbers.
+
+    What fills the blocks besides is rows that have fallen due, and one more of each source that has a last row to come.
+    """
+    first = int(ends[0]) * BLOCK
+    whole = [divmod(first * part, WHOLE) for part in parts]
+    steps = (ends - ends[0]) * BLOCK
+    rest = np.array([remainder for _, remainder in whole], np.int64)
+    fallen = (rest + steps[:, None] * np.array(parts, np.int64)) // WHOLE
+    to_come = (since > ends[:, None]).sum(1)
+    return first - sum(rows for rows, _ in whole) + steps - fallen.sum(1) - to_come
+
+
+def shuffled(
+    place: np.ndarray, visit: np.ndarray, rows: np.ndarray, visits: Sequence[tuple[str, int]], seed: int
+) -> np.ndarray:
+    """The rows that stand at places of sources' epochs: chunks in a keyed order, and rows in one inside each.
+
+    `visits` are (source, epoch), `rows` int64 [visits] the source's size; `place` int64 [n] lies in `visit` int64 [n].
+    """
     chunks = -(-rows // CHUNK)
     last = rows - (chunks - 1) * CHUNK
-    short = unpermute(chunks - 1, chunks, seed, "chunks", source, epoch)  # where the one that is not full stands
+    keys = np.array([key(seed, "chunks", *one) for one in visits], np.uint64)
+    short = unpermute_keyed(chunks - 1, chunks, keys)[visit]  # where the chunk that is not full stands
+    chunks, last, keys = chunks[visit], last[visit], keys[visit]
     rest = place - short * CHUNK
     after, inside_short = rest >= last, (rest >= 0) & (rest < last)
     moved = np.where(after, place - last, place)
     stands = np.where(inside_short, short, moved // CHUNK + after)
     inside = np.where(inside_short, rest, moved % CHUNK)
-    chunk = permute(stands, chunks, seed, "chunks", source, epoch)
-    keys = np.empty(len(place), np.uint64)
-    for one in np.unique(chunk):
-        keys[chunk == one] = key(seed, "inside", source, epoch, int(one))
-    sizes = np.where(chunk == chunks - 1, last, CHUNK)
-    return chunk * CHUNK + permute_keyed(inside, sizes, keys)
+    chunk = permute_keyed(stands, chunks, keys)
+    pairs, which = np.unique(np.stack([visit, chunk]), axis=1, return_inverse=True)
+    keys = np.array([key(seed, "inside", *visits[one], number) for one, number in pairs.T.tolist()], np.uint64)
+    return chunk * CHUNK + permute_keyed(inside, np.where(chunk == chunks - 1, last, CHUNK), keys[which.ravel()])
