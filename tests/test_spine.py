@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Changed, Event, Fault, Notice, Pruned, Released, Saved, Score, Stage
+from pretrain.events.kinds import Changed, Event, Fault, Mixture, Notice, Pruned, Released, Saved, Score, Stage
 from pretrain.events.read import all_of, steps
 from pretrain.order.batch import Data
 from pretrain.order.order import History, Order, Segment
@@ -278,6 +279,34 @@ def test_a_run_goes_on_with_more_steps_another_batch_and_another_mixture(recipe:
     assert [event.why for event in dry if isinstance(event, Stage) and event.name == "train"] == [
         "it goes on from its checkpoint; changed: train.steps 14 -> 20"
     ]
+
+
+PHASES = """
+[[train.phases]]
+start = 0.25
+over = 0.7
+weights = { lines = 8 }
+"""
+
+
+def test_phases_and_caps_are_foretold_and_a_resumed_run_keeps_them(recipe: Path) -> None:
+    """A run that goes on in the middle of a linear change sees what one that never stopped saw, bit for bit."""
+    capped = recipe.read_text().replace('paths = ["more.jsonl"]\n', 'paths = ["more.jsonl"]\nmost_epochs = 4\n')
+    recipe.write_text(capped.replace("[evaluate]", f"{PHASES}[evaluate]"))
+    run(recipe, last="tokens")
+    _, dry = run(recipe, dry=True)
+    found, events = run(recipe, "train.keep=9", last="train")
+    (foretold,) = [event for event in dry if isinstance(event, Mixture)]
+    (told,) = [event for event in events if isinstance(event, Mixture)]
+    assert (told.starts, told.epochs, told.dry) == (foretold.starts, foretold.epochs, foretold.dry)
+    assert told.starts == [1, 7] and sum(told.epochs["lines"]) == pytest.approx(4) and 7 < told.dry["lines"] < 24
+    weights, losses = result(found)
+    for folder in sorted(found.checkpoints.glob("step-*"))[4:]:
+        shutil.rmtree(folder)
+    _, events = run(recipe, "train.keep=9", last="train")
+    assert not [event for event in events if isinstance(event, (Changed, Mixture))]
+    again, others = result(found)
+    assert losses == others and all(torch.equal(weights[name], again[name]) for name in weights)
 
 
 def test_a_longer_run_equals_one_that_was_planned_so_where_the_rate_is_constant(recipe: Path) -> None:

@@ -1,5 +1,7 @@
 """Twin and property: every row once an epoch, shares within one row, and nothing but the position matters."""
 
+import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pretrain.order.pack import Rows
 from pretrain.shards.write import ShardWriter
 
 MUTANTS = [
-    ("src/pretrain/order/order.py", "sorted(since.values())[1]", "blocks"),
+    ("src/pretrain/order/order.py", "range(since[enough], blocks", "range(blocks, blocks"),
     ("src/pretrain/order/order.py", "- fallen.sum(1) - to_come", "- fallen.sum(1)"),
     ("src/pretrain/order/order.py", "(fallen[i] + 1) * WHOLE * WHOLE // parts[i], i)", "i)"),
     ("src/pretrain/order/order.py", "since[i] <= ends[end] and", ""),
@@ -29,7 +31,7 @@ MUTANTS = [
 
 
 def clerk(parts: list[int], blocks: int) -> list[int]:
-    """Block by block: what has fallen due, never less than before, then one more to those whose next row is due first."""
+    """Block by block: what has fallen due, never less than before, then one more to those whose next is due first."""
     counts = [0] * len(parts)
     for rows in range(BLOCK, blocks * BLOCK + 1, BLOCK):
         floors = [rows * part // WHOLE for part in parts]
@@ -102,6 +104,38 @@ def test_a_share_of_one_in_a_million_is_exact() -> None:
     assert order.consumed(100_000 * BLOCK)["rare"] == pytest.approx(409.6, abs=1)
 
 
+def test_fifteen_trillion_tokens_cost_no_memory() -> None:
+    """Forty sources, far into the run: what is kept of the order is a few numbers a source."""
+    rows = {f"s{i:02}": 10**8 + i for i in range(40)}
+    tracemalloc.start()
+    order = Order(0, rows, History((Segment(0, {name: 0.8**i for i, name in enumerate(rows)}, {}),)))
+    order.consumed(7 * 10**9)
+    for low in range(7 * 10**9, 7 * 10**9 + 20 * BLOCK, BLOCK):
+        order.at(np.arange(low, low + 1024))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_where_a_row_stands_in_an_epoch_is_uniform() -> None:
+    """Over many epochs, of a source of a few rows and of one of several chunks; and of a source in a block."""
+    few, epochs = 11, 4000
+    visit = np.repeat(np.arange(epochs), few)
+    visits, place = [("a", epoch) for epoch in range(epochs)], np.tile(np.arange(few), epochs)
+    there = shuffled(place, visit, np.full(epochs, few), visits, 1)
+    cells = np.bincount(place * few + there, minlength=few * few)
+    assert ((cells - epochs / few) ** 2 / (epochs / few)).sum() < 170  # 100 degrees of freedom: p < 2e-5
+    rows = 6 * CHUNK
+    there = shuffled(np.full(epochs, CHUNK + 5), np.arange(epochs), np.full(epochs, rows), visits, 1)
+    cells = np.histogram(there, bins=40, range=(0, rows))[0]
+    assert ((cells - 100) ** 2 / 100).sum() < 85  # 39 degrees of freedom: p < 3e-5
+    order = Order(3, {"a": 10**6, "b": 10**6}, History((Segment(0, {"a": 3.0, "b": 1.0}, {}),)))
+    slots = np.flatnonzero(order.at(np.arange(200 * BLOCK))[0] == 1) % BLOCK
+    counts = np.histogram(slots, bins=64, range=(0, BLOCK))[0]
+    expected = 200 * BLOCK / 4 / 64
+    assert ((counts - expected) ** 2 / expected).sum() < 120  # 63 degrees of freedom, and fewer: p < 2e-5
+
+
 def test_neighbours_in_a_run_come_from_everywhere() -> None:
     order = Order(1, {"a": 8000}, History((Segment(0, {"a": 1.0}, {}),)))
     rows = order.at(np.arange(8000))[2]
@@ -134,13 +168,57 @@ def test_a_batch_is_made_of_the_shards_tokens(data: Data) -> None:
         assert np.array_equal(np.flatnonzero(np.diff(documents)), ends), "a document ends with its end token"
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
 def test_ranks_divide_a_batch_and_do_not_change_it(data: Data, ranks: int) -> None:
     whole = data.batch(5, 12)
     parts = [data.batch(5, 12, rank, ranks) for rank in range(ranks)]
     for rank, part in enumerate(parts):
         mine = np.isin(whole.rows, np.arange(5 + rank, 17, ranks))
         assert np.array_equal(part.tokens, whole.tokens[mine]) and np.array_equal(part.rows, whole.rows[mine])
+
+
+LEGS = [  # (steps, rows in a step, ranks, weights from here on, or None for those before)
+    [(5, 12, 2, None), (5, 12, 8, None), (8, 12, 1, None)],  # another number of ranks, a second resume
+    [(30, 12, 4, None), (9, 12, 8, None)],  # in the third epoch
+    [(7, 12, 1, None), (5, 24, 4, None), (3, 8, 8, None), (4, 16, 2, None)],  # other batches
+    [(7, 12, 4, None), (7, 8, 8, {"a": 1.0, "b": 5.0}), (20, 16, 1, None), (4, 8, 2, {"b": 1.0})],  # other mixtures
+]
+
+
+@pytest.mark.parametrize("legs", LEGS)
+def test_a_run_in_legs_sees_the_rows_of_one_that_never_stopped(data: Data, legs: list) -> None:
+    """All that is carried over is the position and the history, as JSON; ranks read in any order, in parts."""
+    position, history, seen = 0, json.dumps(data.order.history.to_json()), dict[int, np.ndarray]()
+    for steps, rows, ranks, weights in legs:
+        order = Order(2, data.order.rows, History.from_json(json.loads(history)))
+        if weights is not None:
+            order = Order(2, order.rows, order.changed(position, weights, "new"))
+        here = Data(order, data.rows, data.sequence)
+        for _ in range(steps):
+            for rank in reversed(range(ranks)):
+                batch = here.batch(position, rows, rank, ranks)
+                for part in (batch.part(0, 1), batch.part(1, len(batch.rows))):
+                    for number, tokens in zip(part.rows.tolist(), part.tokens, strict=True):
+                        seen[number] = np.concatenate([seen.get(number, tokens[:0]), tokens])
+            position += rows
+        history = json.dumps(order.history.to_json())
+    whole = Data(Order(2, data.order.rows, History.from_json(json.loads(history))), data.rows, data.sequence)
+    straight = whole.batch(0, position).tokens.reshape(position, -1)
+    assert sorted(seen) == list(range(position)), "each position once, none left out"
+    assert all(np.array_equal(seen[number], straight[number]) for number in range(position))
+    source, epoch, row = whole.order.at(np.arange(position))
+    visits = np.stack([source, epoch, row], 1)
+    assert len(np.unique(visits, axis=0)) == position, "no row twice in an epoch, over all changes"
+    for i, name in enumerate(whole.order.sources):
+        own = np.sort(row[(source == i) & (epoch < epoch[source == i].max())])
+        assert np.array_equal(own, np.repeat(np.arange(data.order.rows[name]), epoch[source == i].max()))
+
+
+def test_how_far_the_loader_reads_ahead_changes_nothing(data: Data) -> None:
+    for ahead in (1, 5):
+        with Loader(data, 3, 4, ahead=ahead) as loader:
+            for position, batch in zip((3, 7, 11), loader, strict=False):
+                assert np.array_equal(batch.tokens, data.batch(position, 4).tokens)
 
 
 def test_the_loader_reads_what_the_positions_say_and_stops(data: Data) -> None:

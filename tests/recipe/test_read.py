@@ -130,6 +130,52 @@ def test_sections_are_held_against_each_other(recipe: Path) -> None:
             load(str(recipe), [change])
 
 
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        (
+            "start = 0.5\nweights = { wbe = 1 }",
+            r"small.toml:30: train.phases.0.weights.wbe: no such source; nearest: web$",
+        ),
+        (
+            "start = 0.5\nweights = { web = -1 }",
+            r"train.phases.0.weights.web: -1.0 is no weight; expected zero or more$",
+        ),
+        (
+            "start = 0.5\nweights = { web = true }",
+            r"train.phases.0.weights.web = True is of the wrong type; .*a number$",
+        ),
+        (
+            "start = 0.5\nweights = { web = 0, books = 0 }",
+            r"train.phases.0.weights: with it all weights are zero; expected at least one above zero$",
+        ),
+        (
+            "start = 0.5\nover = 0.2\nweights = {}\n[[train.phases]]\nstart = 0.6\nweights = {}",
+            r"small.toml:33: train.phases.1.start: 0.6 lies before 0.7, the end of what comes before",
+        ),
+        ("start = 0.9\nover = 0.2\nweights = {}", r"train.phases.0.over: 0.9 \+ 0.2 is past the end of the run"),
+        ("start = 1.5\nweights = {}", r"train.phases.0.start = 1.5 is out of range; expected 0 to 1$"),
+        ("weights = {}", r"train.phases.0.start is not said"),
+    ],
+)
+def test_a_phase_that_cannot_be_is_said_where_it_stands(recipe: Path, phases: str, message: str) -> None:
+    recipe.write_text(f"{RECIPE}[[train.phases]]\n{phases}\n")
+    with pytest.raises(UserError) as caught:
+        load(str(recipe))
+    assert re.search(message, str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_phases_read_back_equal_and_weights_that_sum_to_nothing_are_refused(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"corpus\.sources: all weights are zero; expected at least one above zero"):
+        load(str(recipe), ["corpus.sources.web.weight=0", "corpus.sources.books.weight=0"])
+    recipe.write_text(f"{RECIPE}[[train.phases]]\nstart = 0.5\nover = 0.25\nweights = {{ web = 0.2, books = 2 }}\n")
+    read = load(str(recipe), ["corpus.sources.books.most_epochs=4", "train.mixture_temperature=3"])
+    (recipe.parent / "again.toml").write_text(read.to_toml())
+    assert load(str(recipe.parent / "again.toml")) == read
+    assert read.train.phases[0].weights == {"web": 0.2, "books": 2.0}
+
+
 def test_a_leaf_checks_its_options_when_bound(recipe: Path) -> None:
     optimizer = load(str(recipe)).train.optimizer.bind()
     assert optimizer.lr == 0.02
@@ -140,7 +186,7 @@ def test_a_leaf_checks_its_options_when_bound(recipe: Path) -> None:
         load(str(recipe)).train.optimizer.bind()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.data())
 def test_every_dropped_letter_in_a_key_is_refused(recipe: Path, data: st.DataObject) -> None:
     lines = RECIPE.splitlines()

@@ -10,7 +10,20 @@ from rich.cells import cell_len
 from rich.console import Console as Rich
 
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Event, Notice, Plan, Progress, Released, Resumed, Sample, Score, Stage, Started, Step
+from pretrain.events.kinds import (
+    Event,
+    Mixture,
+    Notice,
+    Plan,
+    Progress,
+    Released,
+    Resumed,
+    Sample,
+    Score,
+    Stage,
+    Started,
+    Step,
+)
 from pretrain.events.log import Log
 from pretrain.events.read import follow
 from pretrain.watch.console import Console, View, printable, quoted, spark, summary
@@ -54,6 +67,18 @@ def test_plain_lines_in_a_pipe() -> None:
     assert "step 2 of" not in text, "a line every few seconds is enough"
     assert "  | def f():\n" in text and "score: bits per byte, held out: 2.500 bits" in text
     assert "\x1b" not in text and "\x07" not in text and "[bold]" in text
+
+
+def test_how_often_each_source_is_read_is_a_table() -> None:
+    phased = Mixture([1, 41], {"web": [0.25, 0.05], "books": [1.5, 2.5]}, {"books": 48})
+    assert shown([phased], io.StringIO()).splitlines() == [
+        "mixture: times that each source is read by the step from which on",
+        "         from 1  from 41  in all",
+        "  web      0.25     0.05     0.3",
+        "  books     1.5      2.5       4",
+        "  books runs dry: from step 48 on its share goes to the others",
+    ]
+    assert "  web    1.25\n" in shown([Mixture([1], {"web": [1.25], "b": [3]})], io.StringIO())
 
 
 def test_a_line_of_steps_every_five_seconds_of_their_own_time_and_the_last() -> None:

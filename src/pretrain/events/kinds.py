@@ -67,6 +67,18 @@ class Plan(Event):
 
 
 @dataclass(frozen=True)
+class Mixture(Event):
+    """How often each source will have been read when the run ends, as far as it is planned.
+
+    `epochs` are of each phase, whose first steps `starts` holds; from its step in `dry` on a source is left out.
+    """
+
+    starts: list[int]
+    epochs: dict[str, list[float]]
+    dry: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Step(Event):
     """An optimizer step: rows `position` to `position + rows` of the order."""
 

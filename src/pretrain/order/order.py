@@ -7,6 +7,7 @@ share, and what is left goes to those whose next row falls due first (Tijdeman 1
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -146,18 +147,21 @@ def quotas(parts: Sequence[int], blocks: int) -> list[int]:
 
     At each block's end a source has the rows that have fallen due, and some have one ahead: as many as are needed to
     fill the blocks, given to those whose next row falls due first. A row ahead at the end was given since its source's
-    last row fell due, and because too few other rows were left. So only blocks since then are looked at, and since the
-    second source's, as the first alone fills a block: the cost depends on the rarest shares, not on `blocks`.
+    last row fell due, because too few other rows were left; and too few are left only when the fractions of rows that
+    such sources wait for make up a row. Only blocks since then are looked at: the cost depends on the rarest shares,
+    not on `blocks`.
     """
-    fallen = [blocks * BLOCK * part // WHOLE for part in parts]
+    fallen, waits = zip(*(divmod(blocks * BLOCK * part, WHOLE) for part in parts), strict=True)
     drawn = [i for i, part in enumerate(parts) if part]
     left = blocks * BLOCK - sum(fallen)
     if not left:
-        return fallen
+        return list(fallen)
     since = {i: -(-fallen[i] * WHOLE // (parts[i] * BLOCK)) for i in drawn}  # blocks when its last row had fallen due
     urgent = sorted(drawn, key=lambda i: ((fallen[i] + 1) * WHOLE * WHOLE // parts[i], i))
+    early = sorted(drawn, key=lambda i: since[i])
+    enough = next(i for i, waiting in zip(early, accumulate(waits[i] for i in early), strict=True) if waiting >= WHOLE)
     ahead: list[int] = []
-    for first in range(sorted(since.values())[1], blocks + 1, TOGETHER):
+    for first in range(since[enough], blocks + 1, TOGETHER):
         ends = np.arange(first, min(first + TOGETHER, blocks + 1))
         needed = np.maximum.accumulate(_rows_ahead(parts, ends, np.array([since.get(i, 0) for i in range(len(parts))])))
         for end in np.flatnonzero(np.diff(needed, prepend=0) > 0):
@@ -198,6 +202,8 @@ def shuffled(
     stands = np.where(inside_short, short, moved // CHUNK + after)
     inside = np.where(inside_short, rest, moved % CHUNK)
     chunk = permute_keyed(stands, chunks, keys)
-    pairs, which = np.unique(np.stack([visit, chunk]), axis=1, return_inverse=True)
-    keys = np.array([key(seed, "inside", *visits[one], number) for one, number in pairs.T.tolist()], np.uint64)
-    return chunk * CHUNK + permute_keyed(inside, np.where(chunk == chunks - 1, last, CHUNK), keys[which.ravel()])
+    most = int(chunks.max(initial=1))
+    pairs, which = np.unique(visit * most + chunk, return_inverse=True)
+    named = [(*visits[pair // most], pair % most) for pair in pairs.tolist()]
+    keys = np.array([key(seed, "inside", *one) for one in named], np.uint64)
+    return chunk * CHUNK + permute_keyed(inside, np.where(chunk == chunks - 1, last, CHUNK), keys[which])

@@ -18,6 +18,9 @@ class Source:
     exclude: tuple[str, ...] = key("globs of files to leave out", ())
     extract: Leaf = leaf_key("what takes the text out of payloads such as HTML", "corpus.extract", use="trafilatura")
     weight: float = key("its share of the training tokens, in relation to the other sources'", 1.0, at_least=0)
+    most_epochs: float | None = key(
+        "times that training may read it, not more; then its share goes to the others in proportion", None, at_least=0
+    )
     license: str | None = key("the licence of its documents, where one holds for all", None)
 
 

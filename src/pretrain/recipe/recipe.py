@@ -1,11 +1,12 @@
 """Recipe: the sections together, and the rules that span them."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
-from pretrain.base.errors import UserError
+from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import digest_of
 from pretrain.recipe.corpus import Corpus
 from pretrain.recipe.evaluate import Evaluate
@@ -145,8 +146,37 @@ def check(recipe: Recipe, problems: Problems) -> None:
         return
     if not sources:
         wrong("corpus.sources", "no source is said", "[[corpus.sources]] with name, read and paths")
-    elif sum(source.weight for source in sources) <= 0:
+    _check_mixture(recipe, problems)
+
+
+def _check_mixture(recipe: Recipe, problems: Problems) -> None:
+    """At every point of the run something is drawn, from sources that are there; phases follow one another."""
+
+    def wrong(path: str, what: str, expected: str = "", near: str = "") -> None:
+        origin = recipe.layers.origin(path)
+        problems.add(f"{path}: {what}", where=origin if origin.file else "", expected=expected, near=near)
+
+    weights = {source.name: source.weight for source in recipe.corpus.sources}
+    phases, before = recipe.train.phases, 0.0
+    if weights and sum(weights.values()) <= 0 and not (phases and phases[0].start == phases[0].over == 0):
         wrong("corpus.sources", "all weights are zero", "at least one above zero")
+    for i, phase in enumerate(phases):
+        path = f"train.phases.{i}"
+        for name, weight in phase.weights.items():
+            if name not in weights:
+                wrong(f"{path}.weights.{name}", "no such source", near=nearest(name, weights))
+            elif not 0 <= weight < math.inf:
+                wrong(f"{path}.weights.{name}", f"{weight} is no weight", "zero or more")
+        weights |= {name: weight for name, weight in phase.weights.items() if name in weights}
+        if weights and sum(weights.values()) <= 0:
+            wrong(f"{path}.weights", "with it all weights are zero", "at least one above zero")
+        if phase.start < before:
+            wrong(
+                f"{path}.start", f"{phase.start} lies before {before}, the end of what comes before", "phases in order"
+            )
+        if phase.start + phase.over > 1:
+            wrong(f"{path}.over", f"{phase.start} + {phase.over} is past the end of the run", "a sum of at most 1")
+        before = phase.start + phase.over
 
 
 def _check_names(recipe: Recipe, problems: Problems) -> None:

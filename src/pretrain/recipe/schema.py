@@ -226,7 +226,8 @@ class Builder:
             if len(arguments) == 2 and arguments[1] is Ellipsis:
                 return _WRONG if _WRONG in made_all else tuple(made_all)
         elif origin is dict and isinstance(value, dict):
-            return value
+            table = {name: self._convert(arguments[1], one, f"{path}.{name}", meta) for name, one in value.items()}
+            return _WRONG if _WRONG in table.values() else table
         elif dataclasses.is_dataclass(hint) and isinstance(value, dict) and isinstance(hint, type):
             made = self.section(hint, value, path)
             return _WRONG if made is None else made

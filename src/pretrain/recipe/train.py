@@ -26,6 +26,17 @@ class Warmup:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """[[train.phases]]: from a point of the run on, other weights of the sources."""
+
+    start: float = key("share of the run after which it begins", at_least=0, at_most=1)
+    weights: dict[str, float] = key("weights by the names of sources; the others keep theirs")
+    over: float = key(
+        "share of the run over which the shares move there in a straight line", 0.0, at_least=0, at_most=1
+    )
+
+
+@dataclass(frozen=True)
 class Train:
     """[train]: one of steps, tokens and seconds says how long."""
 
@@ -36,6 +47,12 @@ class Train:
     tokens: int | None = key("tokens to train on", None, unit=count, at_least=1)
     seconds: float | None = key(
         "a budget of time: measured at the start and turned into steps", None, unit=seconds, at_least=1
+    )
+    phases: tuple[Phase, ...] = key("how the mixture changes along the run", ())
+    mixture_temperature: float | None = key(
+        "multiplies each weight by its source's size to the power 1/this: 1 draws by size, more draws more evenly",
+        None,
+        at_least=1,
     )
     batch: int = key("tokens in a step, over all devices", 65536, unit=count, at_least=1)
     sequence: int = key("tokens that a model sees at once", 1024, unit=count, at_least=2)

@@ -5,8 +5,14 @@ from collections.abc import Sequence
 from pretrain.run.store import Key, flatten
 
 LENGTH = ("train.steps", "train.tokens", "train.seconds")
-MID_RUN = (*LENGTH, *(f"train.{name}" for name in ("batch", "micro_batch", "precision", "compile", "clip", "z_loss")))
-MID_RUN_TABLES = ("train.schedule.", "train.optimizer.", "sources.")
+MID_RUN = (
+    *LENGTH,
+    *(
+        f"train.{name}"
+        for name in ("batch", "micro_batch", "mixture_temperature", "precision", "compile", "clip", "z_loss")
+    ),
+)
+MID_RUN_TABLES = ("train.schedule.", "train.phases.", "train.optimizer.", "sources.", "most_epochs.")
 
 
 def changed_paths(old: Key, new: Key) -> list[str]:

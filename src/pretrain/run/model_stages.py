@@ -25,7 +25,7 @@ from pretrain.model.count import training_flops_per_token
 from pretrain.model.folder import load_folder, make, to_json
 from pretrain.model.weights import initialise, parameters
 from pretrain.order.batch import Data, Vocabulary, doublings
-from pretrain.order.order import ORDER_VERSION, History, Order, Segment
+from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
 from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.read import override
@@ -33,6 +33,7 @@ from pretrain.recipe.recipe import Recipe, tree
 from pretrain.release.card import Facts, card
 from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
+from pretrain.run.mixture import first_history, most_epochs, outlook
 from pretrain.run.stages import Context
 from pretrain.run.store import difference
 from pretrain.shards.catalogue import Catalogue
@@ -70,7 +71,7 @@ class Work:
 
     def train_key(self, recipe: Recipe) -> dict[str, Any]:
         """What the weights depend on, as plain JSON."""
-        section = {name: value for name, value in tree(recipe.train).items() if name not in MANNER}
+        section = {name: value for name, value in tree(recipe.train).items() if name not in MANNER and value != []}
         key = {
             "order": ORDER_VERSION,
             "seed": recipe.run.seed,
@@ -80,6 +81,7 @@ class Work:
             "row": recipe.tokens.row,
             "packing": recipe.tokens.packing,
             "sources": self.weights,
+            **({"most_epochs": most} if (most := most_epochs(recipe)) else {}),
             "tokens": {name: Catalogue.load(path).digest for name, path in self.tokens.items()},
         }
         return json.loads(json.dumps(key))
@@ -108,15 +110,15 @@ class Work:
         row = section.row or train.sequence
         cache = Cache(self.context.store.root / "cache", section.cache_bytes)
         rows = {name: Rows(path, row, section.packing, cache) for name, path in self.known.items()}
-        first = History((Segment(0, self.weights, {}, self.recipe.digest),))
-        order = Order(self.recipe.run.seed, {name: len(one) for name, one in rows.items()}, history or first)
+        sizes = {name: len(one) for name, one in rows.items()}
+        order = Order(self.recipe.run.seed, sizes, history or first_history(train, self.weights, sizes))
         warmup = train.sequence_warmup
         lengths = doublings(warmup.start, train.sequence, warmup.tokens // row) if warmup else ()
         return Data(order, rows, train.sequence, section.packing != "contiguous", lengths)
 
     @property
     def weights(self) -> dict[str, float]:
-        """The mixture that the recipe asks for; of tokens.from, sources that it does not name count by size."""
+        """The weights before any phase: the recipe's; of tokens.from, sources that it does not name count by size."""
         said = {source.name: source.weight for source in self.recipe.corpus.sources}
         if self.recipe.tokens.from_ is None:
             return said
@@ -182,6 +184,7 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
             started = "train" in work.remembered
             goes_on = f"it goes on from its checkpoint{changed and f'; {changed}'}"
             work.report(Stage("train", "skipped", goes_on if started else "nothing is there yet"))
+            forecast(work, key)
         else:
             train_stage(work, key, changed)
             done = True
@@ -273,14 +276,18 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.report(Notice("warning", text))
     resume(work, state)
     flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
+    total = plan(work, data, state, key) if before is None or changed else int(before["steps"])
+    order = work.data(state.history).order
+    state.history, mixture = outlook(work.recipe, work.weights, order, state.step, state.position, total)
     if before is None or changed:
-        total = plan(work, data, state, key)
+        work.report(mixture)
         if changed:
             work.report(Changed(state.step, state.position, changed))
         compiled = compiles(work, flops * total * section.batch / peak)
         begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads, "compiled": compiled}
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
+    work.remember(history=state.history.to_json())  # steps from here on are traced by it, saved or not
     recipe = settled(work)
     toml = recipe.to_toml()
     write(work.run.recipe, toml)
@@ -292,7 +299,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
     callbacks = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
     steps = work.steps(state.model, compiled=work.remembered["train"].get("compiled", False))
-    train(state, work.data(state.history), section, work.remembered["train"]["steps"], steps, place, callbacks)
+    train(state, work.data(state.history), section, total, steps, place, callbacks)
     work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
 
 
@@ -303,19 +310,13 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
     """
     section, count, seconds = work.recipe.train, parameters(work.rows, work.config.axes()), 0.0
     before = work.remembered.get("train")
-    paths = changed_paths(nearest_key((before["key"], before["settled"]), key), key) if before else LENGTH
-    recounted = section.tokens is not None and "train.batch" in paths
-    if before and not recounted and not any(path in paths for path in LENGTH):
-        total, why = int(before["steps"]), "as it was planned"
-    elif section.seconds is not None:
+    total, why = length(work, state.step, state.position * data.row, key)
+    if total is None:
+        assert section.seconds is not None, "a recipe says one of the three"
         work.report(Notice("info", f"measuring steps, to see how many fit into {section.seconds:.0f} s"))
         seconds = step_seconds(work.throw_away, data, section)
         total = max(int(section.seconds / seconds), 1)
         why = f"{section.seconds:.0f} s at {seconds:.3f} s a step, measured"
-    else:
-        left = (section.tokens or 0) - state.position * data.row
-        total = section.steps or state.step - (-left // section.batch)
-        why = "train.steps" if section.steps else "train.tokens"
     if before and total <= state.step:
         expected = "more train.steps, or another run.name for a run of its own"
         raise UserError(
@@ -324,6 +325,33 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
     tokens = state.position * data.row + (total - state.step) * section.batch
     work.report(Plan(total, tokens, count, seconds, why))
     return total
+
+
+def length(work: Work, step: int, tokens: int, key: dict[str, Any]) -> tuple[int | None, str]:
+    """The last step's number where none needs to be measured, and who says so, after `tokens` in `step` steps."""
+    section, before = work.recipe.train, work.remembered.get("train")
+    paths = changed_paths(nearest_key((before["key"], before["settled"]), key), key) if before else LENGTH
+    recounted = section.tokens is not None and "train.batch" in paths
+    if before and not recounted and not any(path in paths for path in LENGTH):
+        return int(before["steps"]), "as it was planned"
+    if section.seconds is not None:
+        return None, ""
+    left = (section.tokens or 0) - tokens
+    return section.steps or step - (-left // section.batch), "train.steps" if section.steps else "train.tokens"
+
+
+def forecast(work: Work, key: dict[str, Any]) -> None:
+    """Says how often each source would be read, where the length of the run is known without a measurement."""
+    found, _ = checkpoints.newest(work.run.checkpoints)
+    data, step, position = work.data(), 0, 0
+    if found:
+        table = json.loads((found / checkpoints.STATE).read_bytes())
+        data, step, position = work.data(History.from_json(table["history"])), table["step"], table["position"]
+    total, _ = length(work, step, position * data.row, key)
+    if total is None:
+        work.report(Notice("info", "how often each source is read is known when train has measured its steps"))
+    elif total > step:
+        work.report(outlook(work.recipe, work.weights, data.order, step, position, total)[1])
 
 
 def compiles(work: Work, peak_seconds: float) -> bool:
@@ -341,10 +369,7 @@ def compiles(work: Work, peak_seconds: float) -> bool:
 
 
 def resume(work: Work, state: State) -> None:
-    """Takes over the newest whole checkpoint, if there is one; names those that are damaged.
-
-    Where the recipe's mixture is another now, it holds from the checkpoint's position on.
-    """
+    """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
     found, damaged = checkpoints.newest(work.run.checkpoints)
     for path, error in damaged.items():
         aside = checkpoints.set_aside(path)
@@ -354,9 +379,6 @@ def resume(work: Work, state: State) -> None:
     if found is not None:
         checkpoints.load(found, state)
         work.report(Resumed(state.step, state.position, str(found)))
-        if state.history.segments[-1].weights != work.weights:
-            order = work.data(state.history).order
-            state.history = order.changed(state.position, work.weights, work.recipe.digest)
 
 
 def trained_state(work: Work) -> State:

@@ -29,6 +29,7 @@ from pretrain.events.kinds import (
     Changed,
     Event,
     Machine,
+    Mixture,
     Notice,
     Plan,
     Progress,
@@ -276,8 +277,22 @@ def step_line(step: Step, plan: Plan | None) -> str:
     return f"step {step.step}{of}: loss {step.loss:.3f}, {speed}{left}"
 
 
+def mixture(event: Mixture) -> str:
+    """How often each source is read, a line each: by phase, in all, and where it runs dry."""
+    columns = [f"from {start:,}" for start in event.starts] if len(event.starts) > 1 else []
+    rows = [["", *columns, "in all"]]
+    for source, parts in event.epochs.items():
+        rows.append([source, *(f"{part:.3g}" for part in parts if columns), f"{sum(parts):.3g}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    for source, step in event.dry.items():
+        lines.append(f"{source} runs dry: from step {step:,} on its share goes to the others")
+    steps = " by the step from which on" if columns else ""
+    return f"mixture: times that each source is read{steps}\n  " + "\n  ".join(lines)
+
+
 def line(event: Event) -> str:
-    """An event in a line; "" for one that a person need not see."""
+    """An event in a line (a mixture in a few); "" for one that a person need not see."""
     match event:
         case Stage(name=name, state="started", why=why):
             return f"{name}: runs ({why})"
@@ -291,6 +306,8 @@ def line(event: Event) -> str:
             return f"machine: {device}, {threads} threads, {precision}, {show_flops(flops)} in matrix products"
         case Plan(steps=steps, tokens=tokens, parameters=parameters, why=why):
             return f"plan: {show_count(parameters)} parameters, {steps:,} steps, {show_count(tokens)} tokens ({why})"
+        case Mixture():
+            return mixture(event)
         case Resumed(step=step):
             return f"train: goes on from step {step}"
         case Changed(step=step, what=what):
