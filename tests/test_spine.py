@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from pretrain.base.errors import UserError
+from pretrain.corpus.cut import Cut
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Changed, Event, Fault, Mixture, Notice, Pruned, Released, Saved, Score, Stage
 from pretrain.events.read import all_of, steps
@@ -26,6 +27,8 @@ from pretrain.order.pack import Rows
 from pretrain.recipe.read import load
 from pretrain.run.open import open_model
 from pretrain.run.stages import execute
+from pretrain.shards.catalogue import Catalogue
+from pretrain.shards.read import Shard
 from pretrain.tokenizer.tokenizer import Tokenizer
 from pretrain.train.machine import compiler_answer
 
@@ -279,6 +282,50 @@ def test_a_run_goes_on_with_more_steps_another_batch_and_another_mixture(recipe:
     assert [event.why for event in dry if isinstance(event, Stage) and event.name == "train"] == [
         "it goes on from its checkpoint; changed: train.steps 14 -> 20"
     ]
+
+
+def test_files_that_come_to_a_source_in_mid_run_are_a_stratum_of_it(recipe: Path) -> None:
+    """What the run has begun to learn from keeps its shards and its order; nothing is learned twice or lost."""
+    found, _ = run(recipe, "train.steps=7", last="train")
+    before = json.loads(found.stages.read_bytes())["folders"]
+
+    def come(name: str) -> None:
+        for number in range(4):
+            words = " ".join(f"{name}{number}{i % 29} of {i}" for i in range(150))
+            (recipe.parent / "text" / f"{name}{number}.txt").write_text(words)
+
+    come("late")
+    _, events = run(recipe, "train.steps=14", last="train")
+    (changed,) = [event for event in events if isinstance(event, Changed)]
+    assert changed.step == 7 and "tokens.notes/1" in changed.what and "tokens.notes " not in changed.what
+    folders = json.loads(found.stages.read_bytes())["folders"]
+    assert {name: folders[name] for name in before if name.startswith("tok")} == {
+        name: folder for name, folder in before.items() if name.startswith("tok")
+    }
+    store = recipe.parent / "store"
+    ids = [
+        {identity for entry in Catalogue.load(path).shards for identity in Shard(path / entry.name).ids}
+        for path in (store / folders["tokens/notes"], store / folders["tokens/notes/1"])
+    ]
+    assert not ids[0] & ids[1] and ids[0] | ids[1] == {
+        document.id for document in Cut(store / folders["corpus"]).documents("train", "notes")
+    }
+    rows = {name: len(Rows(store / folders[f"tokens/{name}"], 32)) for name in ("notes", "notes/1", "lines")}
+    last = json.loads((sorted(found.checkpoints.glob("step-*"))[-1] / "state.json").read_bytes())
+    order = Order(3, rows, History.from_json(last["history"]))
+    visits = np.stack(order.at(np.arange(14 * 32)), 1)
+    assert len(np.unique(visits, axis=0)) == len(visits)
+    first = Order(3, {name: rows[name] for name in ("notes", "lines")}, History(order.history.segments[:1]))
+    assert np.array_equal(first.at(np.arange(7 * 32))[2], visits[: 7 * 32, 2]), "the past is as it was"
+    whole = order.history.segments[-1].weights
+    assert whole["notes"] + whole["notes/1"] == pytest.approx(2) and whole["notes"] * rows["notes/1"] == pytest.approx(
+        whole["notes/1"] * rows["notes"]
+    )
+    _, again = run(recipe, "train.steps=14", last="train")
+    assert {event.state for event in again if isinstance(event, Stage)} == {"reused"}
+    come("later")
+    run(recipe, "train.steps=16", last="train")
+    assert "tokens/notes/2" in json.loads(found.stages.read_bytes())["folders"]
 
 
 PHASES = """

@@ -1,7 +1,7 @@
 """The stages that need torch: train, evaluate and release write into the run directory."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from pretrain.base.files import write
 from pretrain.checkpoint import save as checkpoints
 from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
+from pretrain.corpus.document import Document
 from pretrain.evaluate import baselines
 from pretrain.evaluate.during import estimate, write_samples
 from pretrain.evaluate.perplexity import likelihood
@@ -36,6 +37,7 @@ from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.mixture import first_history, most_epochs, outlook
 from pretrain.run.stages import Context
 from pretrain.run.store import difference
+from pretrain.run.strata import learned
 from pretrain.shards.catalogue import Catalogue
 from pretrain.shards.shelf import Cache, Shelf
 from pretrain.tokenizer.tokenizer import Tokenizer
@@ -123,6 +125,11 @@ class Work:
         if self.recipe.tokens.from_ is None:
             return said
         return {name: said.get(name, float(Catalogue.load(path).tokens)) for name, path in self.tokens.items()}
+
+    def held_out(self) -> Iterator[Document]:
+        """Documents that the cut holds out, but those that came to be so after the run had learned from them."""
+        seen = learned({name: cut.folder for name, cut in self.context.cuts.items()})
+        return (document for document in self.cut.documents("held_out") if document.id not in seen)
 
     def state(self, data: Data) -> State:
         """Fresh weights from the seed, or a published folder's; nothing learned yet."""
@@ -294,7 +301,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
     write(work.run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
     place = Place(work.run.checkpoints, toml, work.report, flops, peak)
-    texts = [document.text for document in work.cut.documents("held_out")]
+    texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
     callbacks = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
@@ -395,7 +402,7 @@ def evaluate_stage(work: Work, state: State) -> dict[str, object]:
     """Held-out likelihood beside its baselines, and the recipe's tasks."""
     section, scores = work.recipe.evaluate, list[Score]()
     texts, size = list[str](), 0
-    for document in work.cut.documents("held_out"):
+    for document in work.held_out():
         if size >= section.held_out_bytes:
             break
         texts.append(document.text)
@@ -468,4 +475,6 @@ def _folders(work: Work) -> dict[str, str]:
     root = work.context.store.root
     found = {"corpus": work.cut.folder, "tokenizer": work.context.tokenizer_folder}
     found |= {f"tokens/{name}": path for name, path in work.known.items()}
-    return {name: str(path.relative_to(root)) for name, path in found.items() if path is not None}
+    found |= {f"cut/{name}": cut.folder for name, cut in work.context.cuts.items()}
+    left = {name: path for name, path in work.remembered.get("folders", {}).items() if name.startswith("cut/")}
+    return left | {name: str(path.relative_to(root)) for name, path in found.items() if path is not None}

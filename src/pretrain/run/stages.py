@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -25,9 +26,11 @@ from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Event, Fault, Finished, Notice, Stage, Started
 from pretrain.events.log import Log
 from pretrain.order.pack import Rows
+from pretrain.order.phases import source_of
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.run import tokens
 from pretrain.run.store import Key, Store
+from pretrain.run.strata import strata
 from pretrain.shards.format import SHARD_VERSION
 from pretrain.shards.shelf import Cache
 from pretrain.tokenizer import bpe
@@ -51,6 +54,7 @@ class Context:
     report: Callable[[Event], None]
     dry: bool = False
     tokenizer_folder: Path | None = None
+    cuts: dict[str, Cut] = field(default_factory=dict)  # by stratum, what its tokens are made of
 
     @property
     def remembered(self) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def walk(context: Context, stages: Sequence[str]) -> None:
         if context.dry:
             context.report(Notice("info", f"what follows {missing} would run as well"))
             return
-        stage = str(missing).partition("/")[0].replace("documents", "corpus")
+        stage = str(missing).partition("/")[0].replace("stratum", "tokens")
         expected = f"`--to {stage}` first, or no --from and --only"
         raise UserError(f"{missing} is not made yet", expected=expected) from None
     if _needed(stages, 3):
@@ -227,10 +231,8 @@ def sample_texts(cut: Cut, size: int, seed: int) -> list[str]:
 
 
 def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool) -> dict[str, Path]:
-    """Shards of every source, each in a folder that neither weights nor other sources name, and its rows' tables."""
+    """Shards of every stratum of a source, each in a folder that neither weights nor other sources name; its rows."""
     section, folders = context.recipe.tokens, dict[str, Path]()
-    assert context.tokenizer_folder is not None, "the stage before made it"
-    at = context.tokenizer_folder
     for name, place in (tokens.sources_at(section.from_) if section.from_ is not None else {}).items():
         key: Key = {"version": SHARD_VERSION, "tokenizer": tokenizer.digest, **tokens.made_of(place)}
 
@@ -239,25 +241,44 @@ def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool)
                 tokens.use(place, folder, tokenizer, section.dtype, pool)
 
         folders[name] = context.stored(f"tokens/{name}", key, use, wanted=wanted)
-    for source in context.recipe.corpus.sources if section.from_ is None else ():
-        key = {
-            "version": SHARD_VERSION,
-            "shard_tokens": section.shard_tokens,
-            "tokenizer": tokenizer.digest,
-            "documents": cut.digest("train", source.name),
-        }
-
-        def make(folder: Path, name: str = source.name) -> None:
-            every = units(cut, name, tokenizer, section.shard_tokens, context.store.root / "steps" / "tokens")
-            with workers(context) as pool:
-                tokenize(every, tokenizer, at, folder, section.shard_tokens, pool)
-
-        folders[source.name] = context.stored(f"tokens/{source.name}", key, make, wanted=wanted)
+    if section.from_ is None:
+        folders = _tokens_made(context, cut, tokenizer, wanted)
     for name, folder in folders.items():
         tokens.check(name, folder, tokenizer)
         if wanted and not context.dry:
             context.report(Notice("info", _pack(context, name, folder)))
     return folders
+
+
+def _tokens_made(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool) -> dict[str, Path]:
+    """Documents of the cut to tokens; what came to a source since the run was begun is a stratum of its own."""
+    section, folders, at = context.recipe.tokens, dict[str, Path](), context.tokenizer_folder
+    assert at is not None, "the stage before made it"
+    begun = {name: context.store.root / path for name, path in context.remembered.get("folders", {}).items()}
+    for source in context.recipe.corpus.sources:
+        own = {name.removeprefix("cut/"): path for name, path in begun.items() if _is_cut_of(source.name, name)}
+        context.cuts |= strata(cut, source.name, own, partial(context.stored, wanted=wanted))
+    for name, part in context.cuts.items():
+        key: Key = {
+            "version": SHARD_VERSION,
+            "shard_tokens": section.shard_tokens,
+            "tokenizer": tokenizer.digest,
+            "documents": part.digest("train", source_of(name)),
+        }
+
+        def make(folder: Path, name: str = name, part: Cut = part) -> None:
+            steps = context.store.root / "steps" / "tokens"
+            every = units(part, source_of(name), tokenizer, section.shard_tokens, steps)
+            with workers(context) as pool:
+                tokenize(every, tokenizer, at, folder, section.shard_tokens, pool)
+
+        folders[name] = context.stored(f"tokens/{name}", key, make, wanted=wanted)
+    return folders
+
+
+def _is_cut_of(source: str, name: str) -> bool:
+    kind, _, stratum = name.partition("/")
+    return kind == "cut" and source_of(stratum) == source
 
 
 @contextmanager
