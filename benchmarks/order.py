@@ -30,8 +30,8 @@ LENGTH = TOKENS // ROW  # rows of the run
 
 
 def shares() -> np.ndarray:
-    """float64 [SOURCES] from 0.18 down to one in a million."""
-    falling = 10 ** -np.linspace(0, 5.25, SOURCES)
+    """float64 [SOURCES] from 0.27 down to one in a million."""
+    falling = 10 ** -np.linspace(0, 5.43, SOURCES)
     return falling / falling.sum()
 
 
