@@ -1,8 +1,10 @@
 """Closed form and twin: weights that change, ramps that carry remainders, sources that run dry, and a counter."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pretrain.base.errors import UserError
@@ -51,6 +53,32 @@ def test_a_linear_change_gives_the_area_under_the_line_also_to_a_source_of_one_i
         assert at[0.5][name] - at[0.25][name] == pytest.approx(0.25 * length * (old + middle) / 2, abs=2.1)
         assert at[0.75][name] - at[0.25][name] == pytest.approx(0.5 * length * middle, abs=1.1)
         assert at[1.0][name] - at[0.75][name] == pytest.approx(0.25 * length * new, abs=1.1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(1e-6, 1), st.sampled_from([0.0, 1e-6, 1e-5, 0.3, 1.0, 2.0])), min_size=2, max_size=8),
+    st.integers(32, 400_000),
+)
+@example([(1, 1), (0.003, 0), (0.001, 0.001), (0.0002, 0), (0.001, 0), (1, 1), (0.001, 0.001), (1, 1)], 27_529)
+def test_stairs_are_whole_rows_that_never_go_back_and_follow_the_line(
+    ends: list[tuple[float, float]], rows: int
+) -> None:
+    before, after = ({str(i): pair[k] for i, pair in enumerate(ends)} for k in (0, 1))
+    if not sum(after.values()):
+        return
+    every = changes(before, [Phase(0.0, after, 1.0)], lambda share: round(rows * share))[1:]
+    given = dict.fromkeys(before, 0.0)
+    exact = dict.fromkeys(before, 0.0)
+    for i, ((low, stair), (high, _)) in enumerate(pairwise(every)):
+        assert all(weight >= 0 and weight == int(weight) for weight in stair.values()), "no row is taken back"
+        part = (i + 0.5) / 32
+        for name in before:
+            line = before[name] / sum(before.values()) * (1 - part) + after[name] / sum(after.values()) * part
+            exact[name] += line * (high - low)
+            given[name] += stair[name]
+            assert abs(given[name] - exact[name]) < 1 + 1e-6
+        assert abs(sum(given.values()) - high) <= 1, "where several are ahead at once, a row more"
 
 
 def test_weights_by_size_at_a_temperature() -> None:
