@@ -162,7 +162,8 @@ def _samples(bound: Bound) -> str:
 
 
 def _sample(sample: Sample) -> str:
-    return f"<div>{_number(sample.value)} <span class=muted>{_text(sample.url)}</span><pre>{_text(sample.text)}</pre></div>"
+    where = f"{_number(sample.value)} <span class=muted>{_text(sample.url)}</span>"
+    return f"<div>{where}<pre>{_text(sample.text)}</pre></div>"
 
 
 def histogram(score: Score) -> str:
