@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints prompt and continuation."""
     from pretrain.base.errors import UserError
     from pretrain.generate.sample import sample
-    from pretrain.run.open import open_model
+    from pretrain.run.open import objective_of, open_model
     from pretrain.watch.console import printable
 
     if (
@@ -36,6 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
             "a sampling option is out of range", expected="tokens, samples ≥ 1, temperature, top-k ≥ 0, 0 < top-p ≤ 1"
         )
     model, _, _, tokenizer = open_model(arguments.model)
+    if not objective_of(arguments.model)[1]:
+        what = "it was trained to fill in tokens from both sides, and cannot continue a text"
+        raise UserError(what, where=arguments.model, expected="a model with a causal objective")
     start = [] if tokenizer.end is None else [tokenizer.end]
     ids = [*start, *tokenizer.encode(arguments.prompt).tolist()] or [0]
     options = {"temperature": arguments.temperature, "top_k": arguments.top_k, "top_p": arguments.top_p}

@@ -1,6 +1,8 @@
 """What is measured and written between training steps; nothing of it touches the state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
 
 from pretrain.checkpoint.state import State
 from pretrain.evaluate.perplexity import likelihood
@@ -21,6 +23,16 @@ def estimate(
         found = likelihood(state.model, tokenizer, texts, sequence=sequence, limit_bytes=section.during_bytes)
         detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens}
         report(Score(state.step, "bits per byte", found.bits_per_byte, "bits", "held out, estimate", detail))
+
+    return call
+
+
+def estimate_loss(measure: Callable[[nn.Module], Mapping[str, float]], report: Report) -> Callable[[State], None]:
+    """A callable that reports held-out losses by name, as `measure` finds them."""
+
+    def call(state: State) -> None:
+        for name, value in measure(state.model).items():
+            report(Score(state.step, f"loss, {name}", value, "nats per predicted token", "held out, estimate"))
 
     return call
 

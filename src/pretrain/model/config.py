@@ -15,6 +15,7 @@ from pretrain.base.extension import find, names
 from pretrain.model.layers.rope import RopeScaling
 
 CONFIG = "config.json"
+IS_CAUSAL = "is_causal"  # false where every token sees every other: no Config holds it, who calls the model says it
 ROPE = {"rope_theta", "rope_scaling", "rope_parameters"}  # one thing in several words: read together
 # Keys that no logit depends on: how a model was made, is run, is fine-tuned or draws its samples.
 INERT = {
@@ -98,7 +99,7 @@ def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
     except (TypeError, ValueError) as error:
         raise UserError(str(error), where=str(path), expected=f"a config.json of {family.ARCHITECTURE}") from None
     again = json.loads(json.dumps(to_json(family, config, "")))
-    inert = INERT | ROPE | set(getattr(family, "INERT", ()))
+    inert = INERT | ROPE | {IS_CAUSAL} | set(getattr(family, "INERT", ()))
     for name, value in table.items():
         if name in inert or value is None:
             continue

@@ -34,10 +34,12 @@ class Where:
 
 
 class Output(NamedTuple):
-    """The last hidden states [batch, seq, embed], and float32 statistics of the blocks [n]."""
+    """The last hidden states [batch, seq, embed], float32 statistics of the blocks [n], and, where they were asked for,
+    the hidden states of the modules that look further ahead."""
 
     hidden: Tensor
     aux: Tensor
+    ahead: tuple[Tensor, ...] = ()
 
 
 class Head(nn.Linear):
@@ -100,6 +102,7 @@ class Decoder(nn.Module):
         scale = None if embed_scale is None else torch.tensor(embed_scale)
         self.register_buffer("embed_scale", scale, persistent=False)
         self.hidden_scale = hidden_scale
+        self.ahead = nn.ModuleList()  # model/ahead.py fills it
 
     def forward(
         self,
@@ -109,10 +112,11 @@ class Decoder(nn.Module):
         documents: Tensor | None = None,
         cache: Cache | None = None,
         causal: bool = True,
+        ahead: bool = False,
     ) -> Output:
         """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds.
 
-        `positions` [batch, seq] follow the cache, if not said.
+        `positions` [batch, seq] follow the cache, if not said. With `ahead`, the modules that look further run as well.
         """
         if positions is None:
             positions = follow(tokens, 0 if cache is None else cache.length)
@@ -122,14 +126,20 @@ class Decoder(nn.Module):
         x = self.embed(tokens)
         if self.embed_scale is not None:
             x = x * self.embed_scale
+        embedded = x
         if self.places is not None:
             x = x + self.places(positions)
         aux = x.new_zeros(0, dtype=torch.float32)
         for block in self.blocks:
             x, more = block(x, where)
             aux = aux if more is None else torch.cat([aux, more])
-        x = self.norm(x)
-        return Output(x if self.hidden_scale is None else x * self.hidden_scale, aux)
+        states = [x := self.norm(x)]
+        for k, module in enumerate(self.ahead if ahead else (), 1):
+            x, normed, more = module(x, embedded, where, k)
+            states.append(normed)
+            aux = aux if more is None else torch.cat([aux, more])
+        hidden, *further = states if self.hidden_scale is None else [one * self.hidden_scale for one in states]
+        return Output(hidden, aux, tuple(further))
 
     def logits(self, tokens: Tensor) -> Tensor:
         """[batch, seq, vocab] of tokens [batch, seq]."""

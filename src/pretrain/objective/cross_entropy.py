@@ -26,65 +26,88 @@ class Loss:
         return Loss(self.total + other.total, self.count + other.count)
 
     @property
+    def detached(self) -> "Loss":
+        """The same sums without their graph."""
+        return Loss(self.total.detach(), self.count.detach())
+
+    @property
     def mean(self) -> Tensor:
         """Nats a predicted token."""
         return self.total / self.count
 
 
-def cross_entropy(hidden: Tensor, head: nn.Linear, targets: Tensor, weights: Tensor, *, z_loss: float = 0.0) -> Loss:
-    """Weighted -log p of targets [batch, seq] given hidden [batch, seq, embed], plus z_loss · log²Z.
+def cross_entropy(
+    hidden: Tensor,
+    head: nn.Linear,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Loss:
+    """Weighted -log p of targets […] given hidden […, embed], plus z_loss · log²Z; the head may have a bias.
 
-    Targets that are IGNORE have no loss and no weight. z-loss: Chowdhery et al. 2022 (PaLM), section 5.
+    Targets that are IGNORE have no loss and no weight. z-loss: Chowdhery et al. 2022 (PaLM), section 5. With a soft cap
+    logits are cap · tanh(logits / cap): Gemma Team 2024 (Gemma 2, arXiv 2408.00118), section 2.
     """
     weights = torch.where(targets == IGNORE, 0, weights).flatten()
     kind = hidden.device.type
     compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    total = _Chunked.apply(hidden.flatten(0, -2), head.weight, targets.flatten().clamp_min(0), weights, z_loss, compute)
+    rows, wanted = hidden.flatten(0, -2), targets.flatten().clamp_min(0)
+    total = _Chunked.apply(rows, head.weight, head.bias, wanted, weights, z_loss, softcap, compute)
     return Loss(total, weights.sum())
 
 
 class _Chunked(torch.autograd.Function):
-    """Total loss, with the gradients of hidden and head made on the way."""
+    """Total loss, with the gradients of hidden, head and bias made on the way."""
 
     @staticmethod
     def forward(
         ctx: FunctionCtx,
         hidden: Tensor,
         head: Tensor,
+        bias: Tensor | None,
         targets: Tensor,
         weights: Tensor,
         z_loss: float,
+        softcap: float | None,
         compute: torch.dtype,
     ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=hidden.device)
         wanted = hidden.requires_grad or head.requires_grad
-        grad_hidden = torch.empty_like(hidden) if wanted else None
-        grad_head = torch.zeros_like(head) if wanted else None
+        grads = [torch.empty_like(hidden), torch.zeros_like(head)] if wanted else []
+        grads += [torch.zeros_like(bias)] if wanted and bias is not None else []
         matrix = head.to(compute)
         rows = max(CHUNK_LOGITS // head.shape[0], 1)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             x, target, weight = hidden[part].to(compute), targets[part], weights[part].to(wide)
             logits = (x @ matrix.T).to(wide)
+            if bias is not None:
+                logits += bias
+            if softcap is not None:
+                logits.div_(softcap).tanh_().mul_(softcap)
             log_z = logits.logsumexp(-1)
             chosen = logits.gather(-1, target[:, None])[:, 0]
             total += (weight * (log_z - chosen + z_loss * log_z**2)).sum()
-            if grad_hidden is None or grad_head is None:
+            if not wanted:
                 continue
+            slope = None if softcap is None else 1 - (logits / softcap) ** 2
             grad = logits.sub_(log_z[:, None]).exp_().mul_((weight * (1 + 2 * z_loss * log_z))[:, None])
             grad.scatter_add_(-1, target[:, None], -weight[:, None])
-            grad = grad.to(compute)
-            grad_hidden[part] = grad @ matrix
-            grad_head += grad.T @ x
-        if grad_hidden is not None and grad_head is not None:
-            ctx.save_for_backward(grad_hidden, grad_head)
+            grad = (grad if slope is None else grad * slope).to(compute)
+            grads[0][part] = grad @ matrix
+            grads[1] += grad.T @ x
+            if bias is not None:
+                grads[2] += grad.sum(0)
+        ctx.save_for_backward(*grads)
         return total
 
     @staticmethod
     def backward(ctx: FunctionCtx, up: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_head = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad_hidden * up, grad_head * up, None, None, None, None
+        grads = [grad * up for grad in ctx.saved_tensors]  # type: ignore[attr-defined]
+        return (*grads, *[None] * (8 - len(grads)))
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:

@@ -15,17 +15,44 @@ IGNORE = -100  # a target that is not predicted
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What objectives need to know of a tokenizer."""
+    """What objectives need to know of a tokenizer; `order.vocabulary.vocabulary` makes one.
+
+    `specials` are all ids that stand for no text. `joins`, bool [2, size], says where words lie: a token goes on the
+    word of the one before it where joins[0] holds for it and joins[1] for the other.
+    """
 
     size: int
     end: int | None = None
     mask: int | None = None
     specials: frozenset[int] = frozenset()
+    fim: tuple[int, int, int] | None = None  # what announces prefix, suffix and middle
+    joins: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def _special(self) -> np.ndarray:
+        table = np.zeros(self.size, bool)
+        table[sorted(self.specials)] = True
+        return table
+
+    def is_special(self, tokens: np.ndarray) -> np.ndarray:
+        """Whether each of some ids stands for no text: bool, shaped like them."""
+        return self._special[tokens]
+
+    @cached_property
+    def _ordinary(self) -> np.ndarray:
+        return np.flatnonzero(~self._special)
+
+    def ordinary(self, u: np.ndarray) -> np.ndarray:
+        """An id that stands for text for each u in [0, 1), all alike: int64, shaped like u."""
+        return self._ordinary[(u.astype(np.float64) * len(self._ordinary)).astype(np.int64)]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`tokens`, `targets`, `weights` and `documents` [batch, seq]; `rows` [batch] names each sample in the run."""
+    """`tokens`, `targets`, `weights` and `documents` [batch, seq]; `rows` [batch] names each sample in the run.
+
+    `sources` says where each sample comes from; arrays in `extra` are an objective's own, [batch, …].
+    """
 
     tokens: np.ndarray
     targets: np.ndarray
@@ -34,13 +61,23 @@ class Batch:
     rows: np.ndarray
     positions: np.ndarray  # [batch, seq, axes]
     seed: int = 0
+    sources: tuple[str, ...] = ()
     media: tuple = ()
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> "Batch":
         """Samples `start` to `stop`: a micro-batch."""
-        names = ("tokens", "targets", "weights", "documents", "rows", "positions")
-        return replace(self, **{name: getattr(self, name)[start:stop] for name in names})
+        names = ("tokens", "targets", "weights", "documents", "rows", "positions", "sources")
+        extra = {name: array[start:stop] for name, array in self.extra.items()}
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in names}, extra=extra)
+
+    @property
+    def own_weights(self) -> np.ndarray:
+        """The weight of every token itself, where `weights` are the targets': a document's first has its second's."""
+        weights = np.where(self.targets == IGNORE, 0, self.weights)
+        own, same = weights.copy(), self.documents[:, 1:] == self.documents[:, :-1]
+        own[:, 1:][same] = weights[:, :-1][same]
+        return own
 
 
 @dataclass(frozen=True)
@@ -93,16 +130,17 @@ class Data:
         for one, here in groups(source):
             self.rows[self.order.sources[one]].fill(number[here], places[here], read)
         sequence = self.sequence_at(position)
-        split = (-1, sequence)
+        split, samples = (-1, sequence), self.row // sequence
         documents = read.documents[:, :-1].reshape(split)
         return Batch(
             tokens=read.tokens[:, :-1].reshape(split),
             targets=read.tokens[:, 1:].reshape(split),
             weights=read.weights.reshape(split),
             documents=documents,
-            rows=np.repeat(positions, self.row // sequence),
+            rows=(positions[:, None] * samples + np.arange(samples)).ravel(),
             positions=restarting(documents)[..., None] if self.apart else running(len(documents), sequence),
             seed=self.order.seed,
+            sources=tuple(self.order.sources[s] for s in np.repeat(source, samples)),
         )
 
     def ahead(self, position: int, rows: int) -> None:

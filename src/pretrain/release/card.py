@@ -13,6 +13,10 @@ TRANSFORMERS = (
 )
 PRETRAIN = ('Its architecture is pretrain\'s own: `pretrain sample . "text"` loads it, transformers does not.',)
 
+BOTH_SIDES = "Every token sees every other: `is_causal` is false in config.json, which transformers 5 reads."
+CONTINUES = "A base model: it continues text, follows no instructions, and states nothing reliably."
+FILLS_IN = "A base model: it fills in hidden tokens, does not continue text, and states nothing reliably."
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -22,6 +26,8 @@ class Facts:
     description: str
     license: str
     architecture: str
+    objective: str  # what it was trained with
+    causal: bool  # whether a token sees only what stands before it
     published: bool  # whether transformers knows the architecture
     parameters: int
     sequence: int
@@ -38,13 +44,15 @@ class Facts:
 
 def card(facts: Facts) -> str:
     """Markdown with the front matter that model hubs read."""
+    tag = "text-generation" if facts.causal else "fill-mask"
     library = "transformers" if facts.published else "pretrain"
     lines = [
-        *("---", f"license: {facts.license}", f"library_name: {library}", "pipeline_tag: text-generation"),
+        *("---", f"license: {facts.license}", f"library_name: {library}", f"pipeline_tag: {tag}"),
         *("tags:", "- pretrain", "---", "", f"# {facts.name}", ""),
         facts.description or f"A {facts.architecture} of {show_count(facts.parameters)} parameters.",
         *("", *(TRANSFORMERS if facts.published else PRETRAIN), "", "## Model", ""),
         f"{facts.architecture}, {facts.parameters:,} parameters, trained on sequences of {facts.sequence} tokens.",
+        f"Objective: {facts.objective}." + ("" if facts.causal else f" {BOTH_SIDES}"),
         *("", "## Data", "", "| source | documents | text | licence | held out |", "|---|---|---|---|---|"),
     ]
     for source, parts in facts.summary.items():
@@ -62,7 +70,7 @@ def card(facts: Facts) -> str:
             "",
             "## Limits",
             "",
-            "A base model: it continues text, follows no instructions, and states nothing reliably.",
+            CONTINUES if facts.causal else FILLS_IN,
         ),
     ]
     return "\n".join(lines) + "\n"

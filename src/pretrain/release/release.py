@@ -1,5 +1,6 @@
 """Writes the released folder, loads it back, and lets it stand only if its logits are the checkpoint's."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from pretrain.base.errors import UserError
 from pretrain.base.files import manifest_digest, new_folder, read_manifest, write
 from pretrain.events.kinds import Released
+from pretrain.model.config import CONFIG, IS_CAUSAL
 from pretrain.model.folder import load_folder, write_folder
 from pretrain.tokenizer.tokenizer import Tokenizer
 
@@ -26,25 +28,31 @@ def release(
     dtype: str,
     card: str,
     proof: Tensor,
+    causal: bool = True,
 ) -> Released:
     """Replaces `folder` by the model, its tokenizer and its card, proved on tokens `proof` [batch, seq].
+
+    A model that is not causal says so in config.json, under the name that transformers reads.
 
     Raises UserError, and leaves what stood there, where the logits differ by more than rounding.
     """
     with new_folder(folder) as partial:
         write_folder(partial, family, model, config, dtype=dtype, end=tokenizer.end)
+        if not causal:
+            said = {**json.loads((partial / CONFIG).read_bytes()), IS_CAUSAL: False}
+            write(partial / CONFIG, json.dumps(said, indent=2) + "\n")
         tokenizer.save(partial)
         write(partial / "README.md", card)
-        difference = prove(partial, model, proof, BOUNDS[dtype])
+        difference = prove(partial, model, proof, BOUNDS[dtype], {} if causal else {"causal": False})
     return Released(str(folder), manifest_digest(read_manifest(folder)), difference)
 
 
 @torch.no_grad()
-def prove(folder: Path, model: nn.Module, proof: Tensor, bound: float) -> float:
+def prove(folder: Path, model: nn.Module, proof: Tensor, bound: float, asked: dict[str, bool]) -> float:
     """Largest difference of logits between a folder and the live model, relative to the largest. Raises UserError."""
     back, _, _ = load_folder(folder)
-    live = model.logits(proof)  # type: ignore[operator]
-    there = back.logits(proof.cpu())  # type: ignore[operator]
+    live = model.get_submodule("head")(model(proof, **asked).hidden)
+    there = back.get_submodule("head")(back(proof.cpu(), **asked).hidden)
     difference = float((live.cpu() - there).abs().max() / live.abs().max())
     if not difference <= bound:
         what = f"the written model's logits differ from the checkpoint's by {difference:.1e} of the largest"

@@ -18,16 +18,20 @@ from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.document import Document
 from pretrain.evaluate import baselines
-from pretrain.evaluate.during import estimate, write_samples
+from pretrain.evaluate.during import estimate, estimate_loss, write_samples
+from pretrain.evaluate.held_out import held_out_loss
 from pretrain.evaluate.perplexity import likelihood
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
 from pretrain.events.read import steps as taken_steps
+from pretrain.model.ahead import add_ahead
 from pretrain.model.count import training_flops_per_token
 from pretrain.model.folder import load_folder, make, to_json
 from pretrain.model.weights import initialise, parameters
+from pretrain.objective.objective import Objective
 from pretrain.order.batch import Data, Vocabulary, doublings
 from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
+from pretrain.order.vocabulary import vocabulary
 from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.read import override
 from pretrain.recipe.recipe import Recipe, tree
@@ -66,10 +70,21 @@ class Work:
             what = f"model.vocab_size = {self.config.vocab_size} is less than the tokenizer's"
             raise UserError(what, where=str(self.recipe.origin("model.vocab_size")), expected=str(tokenizer.vocab_size))
         self.rows = self.family.weights(self.config)
+        self.objective: Objective = self.recipe.train.objective.bind()
+        self.vocabulary: Vocabulary = vocabulary(tokenizer, self.config.vocab_size)
+        if not self.objective.causal:
+            self._refuse_continuation()
         self.device = machine.device()
         self.policy: Policy = choose(self.recipe.train.precision, self.device)
         if self.recipe.run.threads:
             torch.set_num_threads(self.recipe.run.threads)
+
+    def _refuse_continuation(self) -> None:
+        """Raises UserError where the recipe asks a model that sees both sides to continue a text."""
+        asked = {"train.sample_every": self.recipe.train.sample_every, "evaluate.tasks": self.recipe.evaluate.tasks}
+        for key in (key for key, value in asked.items() if value):
+            what = f"{key}: the objective {self.recipe.train.objective.use} teaches no model to continue a text"
+            raise UserError(what, where=str(self.recipe.origin(key)), expected="0" if "every" in key else "[]")
 
     def train_key(self, recipe: Recipe) -> dict[str, Any]:
         """What the weights depend on, as plain JSON."""
@@ -138,9 +153,11 @@ class Work:
         else:
             model = make(self.family, self.config)
             initialise(model, self.rows, self.config.initializer_range, self.recipe.run.seed)
+        further = add_ahead(model, self.rows, self.objective.ahead) if self.objective.ahead else []
+        initialise(model, further, self.config.initializer_range, self.recipe.run.seed)
         model.to(self.device)
-        optimizer = self.recipe.train.optimizer.bind().build(model, self.rows)
-        return State(model, self.rows, optimizer, 0, 0, data.order.history)
+        rows = [*self.rows, *further]
+        return State(model, rows, self.recipe.train.optimizer.bind().build(model, rows), 0, 0, data.order.history)
 
     def _published(self, folder: Path) -> nn.Module:
         """The weights of a released folder of our shape; its length and how it was drawn may differ."""
@@ -161,8 +178,8 @@ class Work:
         most = max(MICRO_TOKENS // section.sequence, 1)
         micro = section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)
         return Steps(
-            objective=section.objective.bind(),
-            vocabulary=Vocabulary(self.config.vocab_size, self.tokenizer.end, None, self.tokenizer.specials),
+            objective=self.objective,
+            vocabulary=self.vocabulary,
             policy=self.policy,
             documents=section.mask == "documents",
             clip=section.clip,
@@ -282,7 +299,9 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         text = f"{threads} threads instead of {before['threads']}: the last bits of what follows will differ"
         work.report(Notice("warning", text))
     resume(work, state)
-    flops = training_flops_per_token(work.rows, work.config.axes(), work.config.num_hidden_layers, section.sequence)
+    further, axes = work.objective.ahead, work.config.axes()
+    rows = [*state.rows, *[row for row in work.rows if row.name == "head.weight"] * further]
+    flops = training_flops_per_token(rows, axes, work.config.num_hidden_layers + further, section.sequence)
     total = plan(work, data, state, key) if before is None or changed else int(before["steps"])
     order = work.data(state.history).order
     state.history, mixture = outlook(work.recipe, work.weights, order, state.step, state.position, total)
@@ -304,6 +323,9 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
+    if not work.objective.causal:
+        size = work.recipe.evaluate.during_bytes
+        score = estimate_loss(lambda model: objective_losses(work, model, texts, size), work.report)
     callbacks = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
     steps = work.steps(state.model, compiled=work.remembered["train"].get("compiled", False))
     train(state, work.data(state.history), section, total, steps, place, callbacks)
@@ -407,7 +429,10 @@ def evaluate_stage(work: Work, state: State) -> dict[str, object]:
             break
         texts.append(document.text)
         size += len(document.text.encode())
-    if texts:
+    if texts and not work.objective.causal:
+        for name, value in objective_losses(work, state.model, texts, size).items():
+            scores.append(Score(state.step, f"loss, {name}", value, "nats per predicted token", "held out"))
+    elif texts:
         found = likelihood(state.model, work.tokenizer, texts, sequence=work.recipe.train.sequence)
         detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens, "documents": found.documents}
         scores.append(Score(state.step, "bits per byte", found.bits_per_byte, "bits", "held out", detail))
@@ -427,6 +452,18 @@ def evaluate_stage(work: Work, state: State) -> dict[str, object]:
     for score in scores:
         work.report(score)
     return {"scores": [vars(score) for score in scores]}
+
+
+def objective_losses(work: Work, model: nn.Module, texts: Sequence[str], size: int) -> dict[str, float]:
+    """The objective's own losses on held-out documents, whole ones until `size` bytes are reached."""
+    ends = np.array([] if work.tokenizer.end is None else [work.tokenizer.end], np.int32)
+    before = np.cumsum([0, *(len(text.encode()) for text in texts)])
+    some = work.tokenizer.encode_batch([text for text, at in zip(texts, before, strict=False) if at < size])
+    train = work.recipe.train
+    return held_out_loss(
+        model, work.objective, work.vocabulary, [np.concatenate([ids, ends]) for ids in some],
+        sequence=train.sequence, seed=work.recipe.run.seed, apart=train.mask == "documents",
+    )  # fmt: skip
 
 
 def train_counts(work: Work) -> np.ndarray:
@@ -450,6 +487,8 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
         license=section.license,
         architecture=work.family.ARCHITECTURE,
         published=not work.family.MODEL_TYPE.startswith("pretrain_"),
+        objective=recipe.train.objective.use,
+        causal=work.objective.causal,
         parameters=parameters(work.rows, work.config.axes()),
         sequence=recipe.train.sequence,
         steps=state.step,
@@ -465,7 +504,7 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
     proof = torch.from_numpy(work.data().batch(0, 2).tokens[:2]).to(work.device)
     done = release(
         work.run.release, work.family, work.config, state.model, work.tokenizer,
-        dtype=section.dtype, card=card(facts), proof=proof,
+        dtype=section.dtype, card=card(facts), proof=proof, causal=work.objective.causal,
     )  # fmt: skip
     work.report(done)
     return {"digest": done.digest}

@@ -13,10 +13,24 @@ from pretrain.base.extension import find
 from pretrain.base.files import verify
 from pretrain.checkpoint.save import RECIPE, WEIGHTS, newest
 from pretrain.events.directory import RunDirectory
+from pretrain.model.config import CONFIG, IS_CAUSAL
 from pretrain.model.folder import load_folder, make
-from pretrain.model.weights import held
+from pretrain.model.weights import expand, held
 from pretrain.recipe.read import load
+from pretrain.recipe.schema import Leaf
 from pretrain.tokenizer.tokenizer import Tokenizer
+
+
+def objective_of(path: Path | str) -> tuple[Leaf | None, bool]:
+    """The objective that a model learned by, where its recipe is beside it, and whether it is causal."""
+    folder = Path(path).absolute()
+    run = RunDirectory(folder)
+    for recipe in (folder / RECIPE, run.recipe):
+        if recipe.is_file():
+            leaf = load(str(recipe)).train.objective
+            return leaf, leaf.bind().causal
+    config = folder / CONFIG
+    return None, not config.is_file() or json.loads(config.read_bytes()).get(IS_CAUSAL, True)
 
 
 def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:
@@ -38,8 +52,10 @@ def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]
         family = find(recipe.model.family.kind, recipe.model.family.use)
         config = recipe.model.family.bind()
         module = make(family, config)
-        for name, tensor in load_file(folder / WEIGHTS).items():
-            held(module, name).data.copy_(tensor)
+        tensors = load_file(folder / WEIGHTS)  # with those of an objective's own modules, which no family has
+        for weight in expand(family.weights(config)):
+            if weight.tied is None:
+                held(module, weight.name).data.copy_(tensors[weight.name])
         run = RunDirectory(folder.parent.parent)
         name = json.loads(run.stages.read_bytes())["folders"]["tokenizer"]
         return module, family, config, Tokenizer.load(run.path.parent.parent / "store" / name)

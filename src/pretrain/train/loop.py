@@ -131,6 +131,7 @@ def _tell(
             flops_fraction=flops / place.peak_flops_per_second,
             memory_bytes=used_bytes(),
             data_wait_fraction=waited,
+            losses={name: float(mean) for name, mean in result.losses.items()},
         )
     )
     _finite(result, state, None)

@@ -2,28 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pretrain.checkpoint.state import State
+from pretrain.objective import objective as objectives
 from pretrain.objective.cross_entropy import Loss
+from pretrain.objective.objective import Objective
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.precision.policy import Policy
-
-
-class Objective(Protocol):
-    """A leaf of `objective/kinds`."""
-
-    def prepare(self, batch: Batch, vocabulary: Vocabulary) -> Batch:
-        """Inputs and targets, in numpy; a draw depends on the seed and each sample's row alone."""
-        ...
-
-    def loss(self, hidden: Tensor, head: nn.Linear, targets: Tensor, weights: Tensor, z_loss: float) -> dict[str, Loss]:
-        """Sums of losses and of weights by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -37,16 +27,18 @@ class Steps:
     clip: float
     z_loss: float
     micro_batch: int  # samples in a forward pass
-    forward: Callable[..., tuple[Tensor, Tensor]]  # the model, compiled or not
+    forward: Callable[..., tuple[Any, ...]]  # the model, compiled or not
     sequence: int = 0  # tokens in the samples that micro_batch counts, if some batches have shorter ones
 
 
 @dataclass(frozen=True)
 class Result:
-    """Mean loss in nats a token and the gradient's norm before clipping, still on the device."""
+    """Mean loss in nats a token and the gradient's norm before clipping, still on the device, and the mean of each of
+    the objective's losses over what it counts."""
 
     loss: Tensor
     gradient_norm: Tensor
+    losses: dict[str, Tensor]
 
 
 def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result:
@@ -58,35 +50,27 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     for parameter in parameters:
         parameter.grad = None
     total: Tensor | float = 0.0
+    parts: dict[str, Loss] = {}
     micro = steps.micro_batch * max(steps.sequence // batch.tokens.shape[1], 1)
     for start in range(0, len(batch.tokens), micro):
         part = batch.part(start, start + micro)
-        loss = sum_of(losses(state.model, part, steps)) / max(count, 1.0)
+        found = losses(state.model, part, steps)
+        loss = sum_of(found) / max(count, 1.0)
         loss.backward()
+        parts = {name: one.detached + parts[name] if parts else one.detached for name, one in found.items()}
         total = total + loss.detach()
     norm = clip(parameters, steps.clip)
     state.optimizer.step(scale)
     assert isinstance(total, Tensor), "a batch has samples"
-    return Result(total, norm)
+    return Result(total, norm, {name: part.total / part.count.clamp_min(1e-9) for name, part in parts.items()})
 
 
 def losses(model: nn.Module, batch: Batch, steps: Steps) -> dict[str, Loss]:
     """The objective's losses of one forward pass."""
-    head: nn.Linear = model.get_submodule("head")  # type: ignore[assignment]
-    device = head.weight.device
-    tokens, targets, weights = (moved(array, device) for array in (batch.tokens, batch.targets, batch.weights))
-    where: dict[str, Tensor] = {}
-    if steps.documents:
-        where = {"documents": moved(batch.documents, device), "positions": moved(batch.positions[..., 0], device)}
     with steps.policy.autocast():
-        hidden, _ = steps.forward(tokens, **where)
-        return steps.objective.loss(hidden, head, targets, weights, steps.z_loss)
-
-
-def moved(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; to a GPU through pinned memory, so that it goes on with the step before."""
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+        return objectives.losses(
+            model, steps.forward, steps.objective, batch, documents=steps.documents, z_loss=steps.z_loss
+        )
 
 
 def sum_of(parts: dict[str, Loss]) -> Tensor:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
-
-from pretrain.objective.cross_entropy import Loss, cross_entropy
+from pretrain.objective.cross_entropy import Loss
+from pretrain.objective.objective import Cost, Given
 from pretrain.order.batch import Batch, Vocabulary
 
 
@@ -14,11 +13,12 @@ class NextToken:
     """Predicts every token from those before it."""
 
     causal: ClassVar[bool] = True
+    ahead: ClassVar[int] = 0
 
     def prepare(self, batch: Batch, vocabulary: Vocabulary) -> Batch:
         """The batch as it is: a row carries the token after it."""
         return batch
 
-    def loss(self, hidden: Tensor, head: nn.Linear, targets: Tensor, weights: Tensor, z_loss: float) -> dict[str, Loss]:
-        """By name; hidden [batch, seq, embed], targets and weights [batch, seq]."""
-        return {"next_token": cross_entropy(hidden, head, targets, weights, z_loss=z_loss)}
+    def loss(self, given: Given, cost: Cost) -> dict[str, Loss]:
+        """By name."""
+        return {"next_token": cost(given.hidden, given.targets, given.weights)}

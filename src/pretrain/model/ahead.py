@@ -1,0 +1,55 @@
+"""Modules that look further ahead than the next token (DeepSeek-AI 2024, DeepSeek-V3, arXiv 2412.19437, 2.2)."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from pretrain.base.errors import UserError
+from pretrain.model.decoder import Decoder, Where
+from pretrain.model.weights import Weight, expand
+
+
+class Ahead(nn.Module):
+    """One more block, on the states before it beside the embedding of a later token; its norm goes before the head."""
+
+    def __init__(self, width: int, block: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm_hidden, self.norm_token, self.norm = deepcopy(norm), deepcopy(norm), deepcopy(norm)
+        self.projection = nn.Linear(2 * width, width, bias=False)
+        self.block = deepcopy(block)
+
+    def forward(self, x: Tensor, embedded: Tensor, where: Where, k: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """States [batch, seq, embed] like x, the same normed, and the block's statistics.
+
+        Tokens come in as `embedded` and are taken from k places on; past the end stand zeros, which no target needs.
+        """
+        later = pad(embedded[:, k:], (0, 0, 0, k))
+        x = self.projection(torch.cat([self.norm_hidden(x), self.norm_token(later)], -1)).to(x.dtype)
+        x, aux = self.block(x, where)
+        return x, self.norm(x), aux
+
+
+def add_ahead(model: nn.Module, rows: Sequence[Weight], ahead: int) -> list[Weight]:
+    """Gives a decoder `ahead` modules made like its last block, not yet drawn; returns their rows.
+
+    The rows bear our names alone: no family's file has them. Raises UserError for what is no decoder.
+    """
+    if not isinstance(model, Decoder):
+        raise UserError("looking ahead needs a decoder", expected="a family that predicts the next token")
+    last, width = f"blocks.{len(model.blocks) - 1}.", model.embed.embedding_dim
+    model.ahead.extend(Ahead(width, model.blocks[-1], model.norm) for _ in range(ahead))
+    copies = [(last, "block."), *(("norm.", f"{name}.") for name in ("norm_hidden", "norm_token", "norm"))]
+    out = []
+    for k in range(ahead):
+        for weight in expand(rows):
+            for old, new in copies:
+                if weight.name.startswith(old):
+                    name = f"ahead.{k}.{new}{weight.name.removeprefix(old)}"
+                    out.append(replace(weight, name=name, file=name))
+        name = f"ahead.{k}.projection.weight"
+        out.append(Weight(name, name, "embed embed+embed"))
+    return out

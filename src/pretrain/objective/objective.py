@@ -1,0 +1,85 @@
+"""What training asks of an objective, and the losses of one forward pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pretrain.objective.cross_entropy import Loss, cross_entropy
+from pretrain.order.batch import Batch, Vocabulary
+
+Cost = Callable[[Tensor, Tensor, Tensor], Loss]  # of hidden […, embed], targets […] and weights […], under one head
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a loss is made of: a batch's arrays on the device, and what the model made of its tokens.
+
+    `hidden` [batch, seq, embed]; `ahead`, the same for each module that looks further ahead.
+    """
+
+    hidden: Tensor
+    ahead: Sequence[Tensor]
+    targets: Tensor
+    weights: Tensor
+    extra: Mapping[str, Tensor]
+
+
+class Objective(Protocol):
+    """A leaf of `objective/kinds`."""
+
+    causal: ClassVar[bool]  # whether a token sees only what stands before it
+
+    @property
+    def ahead(self) -> int:
+        """Modules that the model needs beside its own, for tokens further ahead."""
+        ...
+
+    def prepare(self, batch: Batch, vocabulary: Vocabulary) -> Batch:
+        """Inputs and targets, in numpy; a draw depends on the seed and each sample's row alone. Raises UserError."""
+        ...
+
+    def loss(self, given: Given, cost: Cost) -> dict[str, Loss]:
+        """Sums of losses and of weights by name; a step divides them all by the weight of the batch's targets."""
+        ...
+
+
+def losses(
+    model: nn.Module,
+    forward: Callable[..., tuple[Any, ...]],
+    objective: Objective,
+    batch: Batch,
+    *,
+    documents: bool,
+    z_loss: float = 0.0,
+) -> dict[str, Loss]:
+    """Of a prepared batch. `forward` is the model, compiled or not; with `documents`, attention stops at their bounds.
+
+    A model of a user's own is asked for `causal=False` and `ahead=True` only where the objective needs them.
+    """
+    head: nn.Linear = model.get_submodule("head")  # type: ignore[assignment]
+    device = head.weight.device
+    asked: dict[str, object] = {} if objective.causal else {"causal": False}
+    if objective.ahead:
+        asked["ahead"] = True
+    if documents:
+        asked |= {"documents": moved(batch.documents, device), "positions": moved(batch.positions[..., 0], device)}
+    hidden, _, *rest = forward(moved(batch.tokens, device), **asked)
+    extra = {name: moved(array, device) for name, array in batch.extra.items()}
+    targets, weights = moved(batch.targets, device), moved(batch.weights, device)
+    given = Given(hidden, rest[0] if rest else (), targets, weights, extra)
+
+    def cost(hidden: Tensor, targets: Tensor, weights: Tensor) -> Loss:
+        softcap: float | None = getattr(head, "softcap", None)  # a plain nn.Linear has none
+        return cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap)
+
+    return objective.loss(given, cost)
+
+
+def moved(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device; to a GPU through pinned memory, so that it goes on with the step before."""
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
