@@ -32,7 +32,7 @@ def weight(tokens: np.ndarray) -> np.ndarray:
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray | float) -> float:
-    """The statistic in standard deviations above its mean, by Wilson & Hilferty's cube root: over 4 is one in 30,000."""
+    """The statistic in standard deviations above its mean (Wilson & Hilferty 1931): over 4 is one in 30,000."""
     counts = np.asarray(counts, np.float64).ravel()
     freedom = counts.size - 1
     statistic = ((counts - expected) ** 2 / expected).sum()

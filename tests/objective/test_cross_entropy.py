@@ -15,7 +15,8 @@ from pretrain.order.batch import IGNORE
 MUTANTS = [
     ("src/pretrain/objective/cross_entropy.py", "1 + 2 * z_loss * log_z", "1 + z_loss * log_z"),
     ("src/pretrain/objective/cross_entropy.py", "-weight[:, None])", "-1 + 0 * weight[:, None])"),
-    ("src/pretrain/objective/cross_entropy.py", "grads[1] += grad.T @ x", "grads[1] = grad.T @ x"),
+    ("src/pretrain/objective/cross_entropy.py", "grads[1] += grad.T @ x", "grads[1] = (grad.T @ x).float()"),
+    ("src/pretrain/objective/cross_entropy.py", "grads[1].addmm_(grad.T, x)", "grads[1].copy_(grad.T @ x)"),
     ("src/pretrain/objective/cross_entropy.py", "grads[2] += grad.sum(0)", "grads[2] = grad.sum(0)"),
     ("src/pretrain/objective/cross_entropy.py", "1 - (logits / softcap) ** 2", "1 - logits**2"),
     ("src/pretrain/objective/cross_entropy.py", "tanh_().mul_(softcap)", "tanh_()"),
@@ -68,6 +69,20 @@ def test_without_a_gradient_none_is_made_and_bf16_is_honoured() -> None:
     assert not wide.total.requires_grad and wide.total != narrow.total
     assert abs(wide.mean - narrow.mean) < 0.01
     assert torch.allclose(-token_logprobs(head(hidden), targets).sum(), wide.total)
+
+
+def test_gradients_in_bf16_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "CHUNK_LOGITS", 50)
+    generator = torch.Generator().manual_seed(0)
+    head, hidden = nn.Linear(8, 50, bias=False), torch.randn(1, 64, 8, generator=generator, requires_grad=True)
+    targets, grads = torch.randint(0, 50, (1, 64), generator=generator), []
+    for dtype in (torch.float32, torch.bfloat16):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            cross_entropy(hidden, head, targets, torch.ones(1, 64)).total.backward()
+        assert head.weight.grad is not None and head.weight.grad.dtype is torch.float32
+        grads.append(head.weight.grad.clone())
+    assert (grads[0] - grads[1]).norm() < 0.01 * grads[0].norm()
 
 
 PEAK = """

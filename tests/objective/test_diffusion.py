@@ -14,16 +14,27 @@ from pretrain.objective.kinds.diffusion import Diffusion
 from pretrain.objective.objective import Given
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 
-FILE = "src/pretrain/objective/kinds/diffusion.py"
 MUTANTS = [
-    (FILE, "np.where(hidden, 1 / level, 0)", "np.where(hidden, 1, 0)"),
-    (FILE, '"diffusion.hide", batch.tokens.shape[1:]) < level)', '"diffusion.hide", batch.tokens.shape[1:]) < 0.5)'),
-    (FILE, "& ~special", ""),
-    (FILE, "np.where(special, IGNORE, batch.tokens)", "np.where(hidden, batch.tokens, IGNORE)"),
-    (FILE, "weights=batch.own_weights", "weights=batch.weights"),
-    (FILE, "given.weights[given.targets != IGNORE].sum()", "given.weights.sum()"),
-    (FILE, "* GOLDEN >>", "* np.uint64(2**62 + 1) >>"),
-    (FILE, "self.least + (1 - self.least) *", "self.least +"),
+    ("src/pretrain/objective/kinds/diffusion.py", "np.where(hidden, 1 / level, 0)", "np.where(hidden, 1, 0)"),
+    (
+        "src/pretrain/objective/kinds/diffusion.py",
+        '"diffusion.hide", batch.tokens.shape[1:]) < level)',
+        '"diffusion.hide", batch.tokens.shape[1:]) < 0.5)',
+    ),
+    ("src/pretrain/objective/kinds/diffusion.py", "& ~special", ""),
+    (
+        "src/pretrain/objective/kinds/diffusion.py",
+        "np.where(special, IGNORE, batch.tokens)",
+        "np.where(hidden, batch.tokens, IGNORE)",
+    ),
+    ("src/pretrain/objective/kinds/diffusion.py", "weights=batch.own_weights", "weights=batch.weights"),
+    (
+        "src/pretrain/objective/kinds/diffusion.py",
+        "given.weights[given.targets != IGNORE].sum()",
+        "given.weights.sum()",
+    ),
+    ("src/pretrain/objective/kinds/diffusion.py", "* GOLDEN >>", "* np.uint64(2**62 + 1) >>"),
+    ("src/pretrain/objective/kinds/diffusion.py", "self.least + (1 - self.least) *", "self.least +"),
 ]
 
 

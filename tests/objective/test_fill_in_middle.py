@@ -13,22 +13,25 @@ from pretrain.base.errors import UserError
 from pretrain.objective.kinds.fill_in_middle import FillInMiddle
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 
-FILE = "src/pretrain/objective/kinds/fill_in_middle.py"
 MUTANTS = [
-    (FILE, "draw[0] < self.rate", "draw[0] < self.rate * 0.9"),
-    (FILE, "draw[0] < self.spm", "draw[0] > self.spm"),
-    (FILE, "room - 3)", "room)"),
-    (FILE, "(len(body) + 1)", "len(body)"),
-    (FILE, "suffix, [MIDDLE], prefix, middle, end", "suffix, [MIDDLE], middle, prefix, end"),
-    (FILE, "vocabulary.fim[::-1]", "vocabulary.fim"),
-    (FILE, "np.append(weights, [0, 0, 0])[place]", "weights"),
-    (FILE, "np.where(place >= 0, y, IGNORE)", "y"),
-    (FILE, "documents[first[:length]]", "batch.documents[i]"),
-    (FILE, "not self.sources or", "True or"),
-    (FILE, "and not odd[body].any()", ""),
-    (FILE, "int(text[body[-1]] == vocabulary.end)", "0"),
-    (FILE, "+ (index - begins)[:, None])", "+ index[:, None])"),
-    (FILE, "documents[-1] + (tokens[-1] == end)", "documents[-1]"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "draw[0] < self.rate", "draw[0] < self.rate * 0.9"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "draw[0] < self.spm", "draw[0] > self.spm"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "room - 3)", "room)"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "(len(body) + 1)", "len(body)"),
+    (
+        "src/pretrain/objective/kinds/fill_in_middle.py",
+        "suffix, [MIDDLE], prefix, middle, end",
+        "suffix, [MIDDLE], middle, prefix, end",
+    ),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "vocabulary.fim[::-1]", "vocabulary.fim"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "np.append(weights, [0, 0, 0])[place]", "weights"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "np.where(place >= 0, y, IGNORE)", "y"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "documents[first[:length]]", "batch.documents[i]"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "not self.sources or", "True or"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "and not odd[body].any()", ""),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "int(text[body[-1]] == vocabulary.end)", "0"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "+ (index - begins)[:, None])", "+ index[:, None])"),
+    ("src/pretrain/objective/kinds/fill_in_middle.py", "documents[-1] + (tokens[-1] == end)", "documents[-1]"),
 ]
 PREFIX, SUFFIX, MIDDLE = FIM
 

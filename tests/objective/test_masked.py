@@ -17,17 +17,24 @@ from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.order.vocabulary import vocabulary
 from pretrain.tokenizer.bpe import train
 
-FILE = "src/pretrain/objective/kinds/masked.py"
 MUTANTS = [
-    (FILE, "pick < self.rate", "pick > self.rate"),
-    (FILE, "kind < self.hidden)]", "kind < self.hidden + 0.02)]"),
-    (FILE, "kind < self.hidden + self.replaced)", "kind < self.hidden + 0.05)"),
-    (FILE, "& ~vocabulary.is_special(batch.tokens)", ""),
-    (FILE, "np.where(chosen, batch.tokens, IGNORE)", "np.where(tokens != batch.tokens, batch.tokens, IGNORE)"),
-    (FILE, "weights=batch.own_weights", "weights=batch.weights"),
-    (FILE, "vocabulary.ordinary(other[swap])", "vocabulary.ordinary(other[swap] / 2)"),
-    (FILE, "& right[batch.tokens[:, :-1]]", ""),
-    (FILE, "& same)", ")"),
+    ("src/pretrain/objective/kinds/masked.py", "pick < self.rate", "pick > self.rate"),
+    ("src/pretrain/objective/kinds/masked.py", "kind < self.hidden)]", "kind < self.hidden - 0.02)]"),
+    ("src/pretrain/objective/kinds/masked.py", "kind < self.hidden + self.replaced)", "kind < self.hidden + 0.05)"),
+    ("src/pretrain/objective/kinds/masked.py", "& ~vocabulary.is_special(batch.tokens)", ""),
+    (
+        "src/pretrain/objective/kinds/masked.py",
+        "np.where(chosen, batch.tokens, IGNORE)",
+        "np.where(tokens != batch.tokens, batch.tokens, IGNORE)",
+    ),
+    ("src/pretrain/objective/kinds/masked.py", "weights=batch.own_weights", "weights=batch.weights"),
+    (
+        "src/pretrain/objective/kinds/masked.py",
+        "vocabulary.ordinary(other[swap])",
+        "vocabulary.ordinary(other[swap] / 2)",
+    ),
+    ("src/pretrain/objective/kinds/masked.py", "& right[batch.tokens[:, :-1]]", ""),
+    ("src/pretrain/objective/kinds/masked.py", "& same)", ")"),
     ("src/pretrain/order/batch.py", "own[:, 1:][same] = weights[:, :-1][same]", "own[:, 1:] = weights[:, :-1]"),
 ]
 BIG = batch(256, 128)

@@ -23,15 +23,22 @@ from pretrain.order.order import History, Segment
 from pretrain.precision.policy import Policy
 from pretrain.train.step import Result, Steps, train_step
 
-FILE, MODEL = "src/pretrain/objective/kinds/multi_token.py", "src/pretrain/model/ahead.py"
 MUTANTS = [
-    (FILE, "np.where(same, batch.targets[:, k:], IGNORE)", "batch.targets[:, k:]"),
-    (FILE, "batch.weights[:, k:]", "batch.weights[:, :-k]"),
-    (FILE, "self.weight / self.ahead)", "self.weight)"),
-    (FILE, 'given.extra["targets"][:, k]', 'given.extra["targets"][:, 0]'),
-    (MODEL, "embedded[:, k:]", "embedded[:, : embedded.shape[1] - k]"),
-    (MODEL, "[self.norm_hidden(x), self.norm_token(later)]", "[self.norm_token(later), self.norm_hidden(x)]"),
-    (MODEL, "return x, self.norm(x), aux", "return self.norm(x), self.norm(x), aux"),
+    (
+        "src/pretrain/objective/kinds/multi_token.py",
+        "np.where(same, batch.targets[:, k:], IGNORE)",
+        "batch.targets[:, k:]",
+    ),
+    ("src/pretrain/objective/kinds/multi_token.py", "batch.weights[:, k:]", "batch.weights[:, :-k]"),
+    ("src/pretrain/objective/kinds/multi_token.py", "self.weight / self.ahead)", "self.weight)"),
+    ("src/pretrain/objective/kinds/multi_token.py", 'given.extra["targets"][:, k]', 'given.extra["targets"][:, 0]'),
+    ("src/pretrain/model/ahead.py", "embedded[:, k:]", "embedded[:, : embedded.shape[1] - k]"),
+    (
+        "src/pretrain/model/ahead.py",
+        "[self.norm_hidden(x), self.norm_token(later)]",
+        "[self.norm_token(later), self.norm_hidden(x)]",
+    ),
+    ("src/pretrain/model/ahead.py", "return x, self.norm(x), aux", "return self.norm(x), self.norm(x), aux"),
     ("src/pretrain/model/decoder.py", "further.append(normed)", "further.append(x)"),
 ]
 llama, nimble = find("model.families", "llama"), find("model.families", "nimble")

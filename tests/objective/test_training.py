@@ -22,10 +22,13 @@ from pretrain.precision.policy import choose
 from pretrain.shards.write import ShardWriter
 from pretrain.train.step import Steps, train_step
 
-STEP = "src/pretrain/objective/objective.py"
 MUTANTS = [
-    (STEP, 'asked: dict[str, object] = {} if objective.causal else {"causal": False}', "asked: dict[str, object] = {}"),
-    (STEP, 'asked["ahead"] = True', 'asked["ahead"] = False'),
+    (
+        "src/pretrain/objective/objective.py",
+        'asked: dict[str, object] = {} if objective.causal else {"causal": False}',
+        "asked: dict[str, object] = {}",
+    ),
+    ("src/pretrain/objective/objective.py", 'asked["ahead"] = True', 'asked["ahead"] = False'),
     ("src/pretrain/model/decoder.py", "Documents(documents, causal)", "Documents(documents)"),
     (
         "src/pretrain/order/batch.py",

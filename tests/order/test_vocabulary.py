@@ -14,14 +14,13 @@ from pretrain.order.vocabulary import vocabulary
 from pretrain.tokenizer.bpe import characters, train
 from pretrain.tokenizer.tokenizer import Tokenizer
 
-FILE = "src/pretrain/order/vocabulary.py"
 MUTANTS = [
-    (FILE, "_in_word(text[-1:])", "_in_word(text[:1])"),
-    (FILE, '.replace("▁", " ")', ""),
-    (FILE, 'in "WF"', 'in "X"'),
-    (FILE, "p.startswith(prefix)", "not p.startswith(prefix)"),
-    (FILE, 'or character in "_', 'or character in "'),
-    (FILE, "if piece is None)", "if not piece and False)"),
+    ("src/pretrain/order/vocabulary.py", "_in_word(text[-1:])", "_in_word(text[:1])"),
+    ("src/pretrain/order/vocabulary.py", '.replace("▁", " ")', ""),
+    ("src/pretrain/order/vocabulary.py", 'in "WF"', 'in "X"'),
+    ("src/pretrain/order/vocabulary.py", "p.startswith(prefix)", "not p.startswith(prefix)"),
+    ("src/pretrain/order/vocabulary.py", 'or character in "_', 'or character in "'),
+    ("src/pretrain/order/vocabulary.py", "if piece is None)", "if not piece and False)"),
 ]
 BYTES = train(
     ["def area_of(radius):\n    return 3.14 * radius ** 2\n" * 5, "naïve café, déjà vu\n" * 5], 316, reserved=20
