@@ -91,8 +91,8 @@ from torch import nn
 from torch.nn import functional
 from pretrain.objective.cross_entropy import cross_entropy
 torch.manual_seed(0)
-hidden, head = torch.randn(1, 1024, 32, requires_grad=True), nn.Linear(32, 128_256, bias=False)
-targets, weights = torch.randint(0, 128_256, (1, 1024)), torch.ones(1, 1024)
+hidden, head = torch.randn(1, 512, 32, requires_grad=True), nn.Linear(32, 128_256, bias=False)
+targets, weights = torch.randint(0, 128_256, (1, 512)), torch.ones(1, 512)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[1] == "plain":
     loss = functional.cross_entropy(head(hidden)[0], targets[0], reduction="sum")
@@ -104,7 +104,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, float(hidden.
 
 
 def test_memory_of_a_vocabulary_of_128k_does_not_grow_with_the_tokens() -> None:
-    """Logits of 1,024 tokens are 0.5 GiB in float32; the plain loss holds them twice or more."""
+    """Logits of 512 tokens are 0.24 GiB in float32; the plain loss holds them twice or more."""
     found = {}
     for which in ("plain", "chunked"):
         command = [sys.executable, "-c", PEAK, which]
@@ -112,4 +112,4 @@ def test_memory_of_a_vocabulary_of_128k_does_not_grow_with_the_tokens() -> None:
         kib, norm = done.stdout.split()
         found[which] = (int(kib) / 2**20, float(norm))
     assert found["plain"][1] == pytest.approx(found["chunked"][1], rel=1e-4)
-    assert found["chunked"][0] < 0.25 and found["plain"][0] > 0.9, found
+    assert found["chunked"][0] < 0.2 and found["plain"][0] > 0.45, found

@@ -31,7 +31,6 @@ MUTANTS = [
     ("src/pretrain/objective/kinds/fill_in_middle.py", "and not odd[body].any()", ""),
     ("src/pretrain/objective/kinds/fill_in_middle.py", "int(text[body[-1]] == vocabulary.end)", "0"),
     ("src/pretrain/objective/kinds/fill_in_middle.py", "+ (index - begins)[:, None])", "+ index[:, None])"),
-    ("src/pretrain/objective/kinds/fill_in_middle.py", "documents[-1] + (tokens[-1] == end)", "documents[-1]"),
 ]
 PREFIX, SUFFIX, MIDDLE = FIM
 

@@ -102,7 +102,7 @@ def test_the_loss_falls_below_the_entropy_of_the_tokens(kind: str, data: Data) -
         ready = objective.prepare(data.batch(16 * 90, 64), KNOWN)
         found = losses(state.model, state.model, objective, ready, documents=True)
     for name, loss in found.items():
-        assert float(loss.mean) < (0.85 if kind == "diffusion" else 0.5) * UNIGRAM, (name, float(loss.mean))
+        assert float(loss.mean) < (0.5 if objective.causal else 0.85) * UNIGRAM, (name, float(loss.mean))
 
 
 @pytest.mark.parametrize("apart", [False, True])

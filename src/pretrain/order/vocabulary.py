@@ -36,7 +36,7 @@ def _joins(tokenizer: Tokenizer, pieces: list[str | None]) -> np.ndarray:
 
     WordPiece says it: "##" goes on a word. Elsewhere a piece goes on a word where it begins, and the one before it
     ends, with a letter, digit, mark or underscore: byte-level pieces as their bytes read, a broken character as a
-    letter, "▁" as the space that it stands for. Wide characters (Chinese, Japanese, Korean) are words by themselves.
+    letter; "▁" is none. Wide characters (Chinese, Japanese, Korean) are words by themselves.
     """
     table = json.loads(tokenizer.text)
     if table["model"]["type"] == "WordPiece":
@@ -45,8 +45,7 @@ def _joins(tokenizer: Tokenizer, pieces: list[str | None]) -> np.ndarray:
     byte_level = '"ByteLevel"' in json.dumps(table["decoder"])
     texts = []
     for i, piece in enumerate(pieces):
-        text = tokenizer.decode_bytes([i]).decode("utf-8", "replace") if piece and byte_level else piece or ""
-        texts.append(text.replace("▁", " "))
+        texts.append(tokenizer.decode_bytes([i]).decode("utf-8", "replace") if piece and byte_level else piece or "")
     return np.array([[_in_word(text[:1]) for text in texts], [_in_word(text[-1:]) for text in texts]])
 
 

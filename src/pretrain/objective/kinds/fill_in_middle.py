@@ -59,7 +59,7 @@ class FillInMiddle:
 
     def _rearrange(self, batch: Batch, made: Batch, i: int, draws: np.ndarray, vocabulary: Vocabulary) -> None:
         """Fills sample i of `made`: first which place of the text stands where, then all that goes with it."""
-        text, weights, documents = _whole(batch, i, vocabulary.end)
+        text, weights, documents = _whole(batch, i)
         starts = [0, *(np.flatnonzero(np.diff(documents)) + 1), len(text)]
         odd = vocabulary.is_special(text) & (text != vocabulary.end)
         places, piece, room = list[np.ndarray](), list[np.ndarray](), len(text)
@@ -92,14 +92,16 @@ class FillInMiddle:
         return np.concatenate([[PREFIX], prefix, [SUFFIX], suffix, [MIDDLE], middle, end])
 
 
-def _whole(batch: Batch, i: int, end: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, their own weights and documents of sample i and of the target after it, where that is known."""
+def _whole(batch: Batch, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, their own weights and documents of sample i and of the target after it, where that is known.
+
+    Whose document that target is of does not matter: it is the first to be left out.
+    """
     tokens, targets, documents = batch.tokens[i], batch.targets[i], batch.documents[i]
     known = len(tokens) + (targets[-1] != IGNORE)
-    next_document = documents[-1] + (tokens[-1] == end)
     weights = np.where(targets == IGNORE, 0, batch.weights[i])
     own = np.append(weights[0], weights)[:known]
-    return np.append(tokens, targets[-1])[:known], own, np.append(documents, next_document)[:known]
+    return np.append(tokens, targets[-1])[:known], own, np.append(documents, documents[-1])[:known]
 
 
 def _positions(positions: np.ndarray, first: np.ndarray) -> np.ndarray:
