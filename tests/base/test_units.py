@@ -10,7 +10,16 @@ from pretrain.base.units import count, seconds, show_bytes, show_count, show_sec
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("15T", 15 * 10**12), ("128Ki tokens", 131072), ("2_000", 2000), ("1.5M tokens", 1_500_000), ("200 rows", 200)],
+    [
+        ("15T", 15 * 10**12),
+        ("128Ki tokens", 131072),
+        ("2_000", 2000),
+        ("1.5M tokens", 1_500_000),
+        ("200 rows", 200),
+        ("1 step", 1),
+        ("2 B", 2 * 10**9),
+        ("1Ki documents", 1024),
+    ],
 )
 def test_counts(text: str, value: int) -> None:
     assert count(text) == value
@@ -23,13 +32,16 @@ def test_sizes_and_durations() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["", "many", "1.5", "12 Qi tokens of", "-3", "1.2345k"])
+WORDS = ["2 Billion", "2 bananas", "2 m", "1 Kib", "2 k bananas", "2 tokens tokens", "1e400"]
+
+
+@pytest.mark.parametrize("text", ["", "many", "1.5", "12 Qi tokens of", "-3", "1.2345k", *WORDS])
 def test_what_is_no_whole_count_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no whole quantity"):
         count(text)
 
 
-@pytest.mark.parametrize("text", ["2 fortnights", "h", "1h 30m"])
+@pytest.mark.parametrize("text", ["2 fortnights", "h", "1h 30m", "5 ms", "2 hs"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no duration"):
         seconds(text)

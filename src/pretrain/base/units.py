@@ -6,19 +6,22 @@ from pretrain.base.errors import UserError
 
 DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12, "P": 10**15}
 BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
-SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "second": 1, "minute": 60, "hour": 3600, "day": 86400}
+SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+SECONDS |= {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+SECONDS |= {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+NOUNS = ("token", "step", "row", "sequence", "document", "sample")  # what is counted, in the plural too
 NUMBER = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?(?:e\d+)?)\s*([A-Za-z]*)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
 def count(text: str) -> int:
     """A whole number: "15T", "128Ki tokens", "2_000 rows". Raises UserError."""
     match = NUMBER.fullmatch(text)
-    scale = match and {**DECIMAL, **BINARY}.get(match[2])
-    if match and scale is None and not match[3]:
-        scale = 1  # "200 rows": the word is a noun, not a multiple
-    return _whole(
-        float(match[1].replace("_", "")) * scale if match and scale else None, text, '"128Ki tokens" or "15T"'
-    )
+    multiple, noun = (match[2], match[3]) if match else ("", "")
+    if multiple.removesuffix("s") in NOUNS and not noun:
+        multiple, noun = "", multiple  # "200 rows"
+    scale = {**DECIMAL, **BINARY}.get(multiple) if noun.removesuffix("s") in ("", *NOUNS) else None
+    value = float(match[1].replace("_", "")) * scale if match and scale else None
+    return _whole(value, text, '"2000 steps", "128Ki tokens" or "15T"')
 
 
 def size(text: str) -> int:
@@ -32,15 +35,14 @@ def size(text: str) -> int:
 def seconds(text: str) -> float:
     """Seconds: "150 s", "2 h", "1.5 days". Raises UserError."""
     match = NUMBER.fullmatch(text)
-    unit = match[2] if match and not match[3] else "?"
-    scale = SECONDS.get(unit) or SECONDS.get(unit.removesuffix("s")) or (1 if unit == "" else None)
+    scale = SECONDS.get(match[2]) if match and not match[3] else None
     if match is None or scale is None:
         raise UserError(f"{text!r} is no duration", expected='"150 s", "20 min", "2 h" or "40 days"')
     return float(match[1].replace("_", "")) * scale
 
 
 def _whole(value: float | None, text: str, expected: str) -> int:
-    if value is None or value != int(value):
+    if value is None or not value.is_integer():
         raise UserError(f"{text!r} is no whole quantity", expected=expected)
     return int(value)
 
