@@ -92,7 +92,27 @@ def test_what_is_written_reads_back_equal(recipe: Path) -> None:
         ("optimzer = 1", r"small.toml:28: train.optimzer: no such key; nearest: train.optimizer$"),
         ('clip = "high"', r"small.toml:28: train.clip = 'high' is of the wrong type; expected a number$"),
         ("clip = -1", r"small.toml:28: train.clip = -1.0 is out of range; expected at least 0$"),
-        ("clip = true", r"small.toml:28: train.clip = True is of the wrong type"),
+        ("clip = true", r"small.toml:28: train.clip = true is of the wrong type"),
+        ("clip = nan", r"small.toml:28: train.clip = nan is out of range; expected a finite number$"),
+        ("z_loss = inf", r"small.toml:28: train.z_loss = inf is out of range; expected a finite number$"),
+        (
+            "micro_batch = { a = 1 }",
+            r"small.toml:28: train.micro_batch = a table is of the wrong type; expected a whole",
+        ),
+        ('precision = ["bf16"]', r"small.toml:28: train.precision = a list; expected 'auto'"),
+        (
+            '[[corpus.steps]]\nus = "length"',
+            r"small.toml:29: corpus.steps.0.us: no such key; nearest: corpus.steps.0.use$",
+        ),
+        (
+            "[[corpus.steps]]\nmin = 3",
+            r"small.toml:28: corpus.steps.0.use is not said; expected a name from corpus.filters",
+        ),
+        (
+            '[[corpus.sources]]\nname = "c"\nreed = "jsonl"',
+            r"small.toml:30: corpus.sources.2.reed: no such key; nearest: corpus.sources.2.read$",
+        ),
+        ('[[corpus.source]]\nname = "c"', r"small.toml:28: corpus.source: no such key; nearest: corpus.sources$"),
         ('precision = "fp23"', r"small.toml:28: train.precision = 'fp23'; expected 'auto' or .*; nearest: fp32$"),
         ('z_loss = 0.1\ntokens = "1M"', r"small.toml:29: train.steps and train.tokens contradict each other"),
         ("micro_batch = 3", r"small.toml:28: train.micro_batch: 3 does not divide the 32 sequences"),
@@ -176,6 +196,67 @@ def test_phases_read_back_equal_and_weights_that_sum_to_nothing_are_refused(reci
     assert read.train.phases[0].weights == {"web": 0.2, "books": 2.0}
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("extends = 5", r"child.toml:2: extends is no name; expected a path, or a recipe that ships, in quotes$"),
+        ('extends = ["small.toml"]', r"child.toml:2: extends is no name"),
+        ('  extends = "smal.toml"', r"child.toml:2: no recipe smal.toml; .*nearest: small.toml$"),
+        ('"extends" = "smal"', r"child.toml:2: no recipe smal; .*nearest: small.toml$"),
+        ('extends = "./quikstart"', r"child.toml:2: no recipe ./quikstart; .*nearest: quickstart$"),
+        ('extends = "small.toml"\n[[corpus.source]]\nname = "a"', r"child.toml:3: corpus.source: no such key"),
+        ("", r"child.toml: run.name is not said; expected its folder under runs/$"),
+        ("run = 5", r"child.toml:2: run = 5 is of the wrong type; expected a table$"),
+        ("# caf\xe9", r"child.toml:2: byte 0xe9 is no UTF-8; expected text in UTF-8$"),
+    ],
+)
+def test_what_a_recipe_lies_over_is_read_or_refused(recipe: Path, line: str, message: str) -> None:
+    child = recipe.parent / "child.toml"
+    child.write_bytes(f"# the child\n{line}\n".encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        load(str(child))
+    assert re.search(message, str(caught.value)), caught.value
+
+
+def test_an_indented_extends_is_one(recipe: Path) -> None:
+    (recipe.parent / "child.toml").write_text('  extends = "small.toml"\n')
+    assert load(str(recipe.parent / "child.toml")) == load(str(recipe))
+
+
+def test_a_missing_recipe_names_the_file_beside_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recipe.parent)
+    for name in ("smal.toml", "smal", "../" + recipe.parent.name + "/smll.toml"):
+        with pytest.raises(UserError, match=rf"no recipe {re.escape(name)}; .*nearest: (\.\./.*/)?small.toml$"):
+            load(name)
+
+
+def test_what_the_command_line_says_is_known_as_such(recipe: Path) -> None:
+    read = load(str(recipe), ['train.schedule={use="constant",warmup=0.1}', "corpus.sources.web.exclude=['a']"])
+    said = ("train.schedule.use", "train.schedule.warmup", "corpus.sources.0.exclude")
+    assert [str(read.origin(path)) for path in said] == ["command line"] * 3
+    for several in (["train.steps=3", "train.tokens=5"], ["train={steps=3}", "train.clip=1", "train.seconds=5"]):
+        with pytest.raises(UserError, match=r"command line: train.steps and train.* contradict each other"):
+            load(str(recipe), several)
+        with pytest.raises(UserError, match="contradict each other"):
+            override(read, *several)
+
+
+@pytest.mark.parametrize("word", ["nan", "true", "2024", "1e5", "2026-01-01", '"nan"'])
+def test_a_bare_word_is_a_string_where_one_is_wanted(recipe: Path, word: str) -> None:
+    assert load(str(recipe), [f"run.name={word}"]).run.name == word.strip('"')
+    with pytest.raises(UserError, match="of the wrong type; expected a whole number"):
+        load(str(recipe), [f"run.seed={word if word != '2024' else 'true'}"])
+    recipe.write_text(RECIPE.replace('"small"', "2024"))
+    with pytest.raises(UserError, match=r"small.toml:3: run.name = 2024 is of the wrong type; expected a string"):
+        load(str(recipe))
+
+
+def test_a_separator_of_lines_in_a_string_ends_no_line(recipe: Path) -> None:
+    recipe.write_bytes(RECIPE.replace('"small"', '"a\u2028b"').replace("\n", "\r\n").encode())
+    with pytest.raises(UserError, match=r"small.toml:3: run.name: .* is no folder name"):
+        load(str(recipe))
+
+
 def test_a_leaf_checks_its_options_when_bound(recipe: Path) -> None:
     optimizer = load(str(recipe)).train.optimizer.bind()
     assert optimizer.lr == 0.02
@@ -219,7 +300,7 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('extends = "b.toml"')
     (tmp_path / "b.toml").write_text('extends = "a.toml"')
-    with pytest.raises(UserError, match=r"b.toml: a.toml extends itself"):
+    with pytest.raises(UserError, match=r"b.toml:1: a.toml extends itself"):
         load(str(tmp_path / "a.toml"))
 
 

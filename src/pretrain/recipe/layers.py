@@ -2,8 +2,8 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Origin:
     file: str = ""
     line: int = 0
     folder: Path | None = None  # what relative paths said there are relative to
+    word: str = ""  # as it was typed on the command line, where it may be a string that looks like a number
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file or "default"
@@ -36,23 +37,24 @@ class Layers:
 
     tree: Tree = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
+    file: Origin = Origin()  # the recipe itself, whose extended ones lie below
 
     def origin(self, path: str) -> Origin:
-        """Where a value, or else the table around it, was said."""
-        while path and path not in self.origins:
+        """Where a value, or else the first one inside it, or else the table around it, was said."""
+        while path:
+            inside = (key for key in self.origins if key.startswith(f"{path}."))
+            found = path if path in self.origins else next(inside, None)
+            if found is not None:
+                return self.origins[found]
             path = path.rpartition(".")[0]
-        return self.origins.get(path, Origin())
+        return self.file
 
     def put(self, tree: Tree, origins: dict[str, Origin]) -> None:
         """Lays a nearer layer over this one: tables merge, values and arrays are replaced."""
+        _one_of_each_choice(origins)
         for choice in CHOICES:
-            said = [path for path in choice if path in origins]
-            if len(said) > 1:
-                raise UserError(
-                    f"{' and '.join(said)} contradict each other", where=str(origins[said[1]]), expected="one"
-                )
-            if said:
-                self._drop(*(path for path in choice if path not in said))
+            if any(path in origins for path in choice):
+                self._drop(*(path for path in choice if path not in origins))
         self._merge(self.tree, tree, "")
         self.origins.update(origins)
 
@@ -80,26 +82,32 @@ class Layers:
                 del self.origins[key]
 
 
+def _one_of_each_choice(origins: Mapping[str, Origin]) -> None:
+    for choice in CHOICES:
+        said = [path for path in choice if path in origins]
+        if len(said) > 1:
+            raise UserError(f"{' and '.join(said)} contradict each other", where=str(origins[said[1]]), expected="one")
+
+
 def read_layers(name: str, overrides: Sequence[str]) -> Layers:
     """The tree of a recipe (a path, or the name of one that ships) under what it extends and over the command line."""
     layers = Layers()
-    for path, shown, folder in reversed(_chain(name)):
-        text = path.read_text("utf-8")
-        try:
-            tree = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            at = re.search(r"\(at line (\d+), column \d+\)$", str(error))
-            where = f"{shown}:{at[1]}" if at else f"{shown}:{len(text.splitlines())}"
-            raise UserError(re.sub(r" \(at .*\)$", "", str(error)), where=where, expected="TOML") from None
-        tree.pop("extends", None)
-        layers.put(tree, {key: Origin(shown, line, folder) for key, line in _lines(text) if key != "extends"})
-    for override in overrides:
-        put_override(layers, override)
+    for file in reversed(_chain(name)):
+        layers.file = Origin(file.shown, folder=file.folder)
+        layers.put(file.tree, {key: Origin(file.shown, line, file.folder) for key, line in file.lines.items()})
+    put_overrides(layers, overrides)
     return layers
 
 
-def put_override(layers: Layers, override: str) -> None:
-    """Lays `a.b=value` over a tree; elements of an array go by number or by their `name`."""
+def put_overrides(layers: Layers, overrides: Sequence[str]) -> None:
+    """Lays `a.b=value` of one command line over a tree; elements of an array go by number or by their `name`."""
+    said = dict[str, Origin]()
+    for override in overrides:
+        said |= _put_override(layers, override)
+        _one_of_each_choice(said)
+
+
+def _put_override(layers: Layers, override: str) -> dict[str, Origin]:
     path, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", path):
         raise UserError(f"{override!r} is no override", where=COMMAND_LINE, expected="section.key=value")
@@ -107,7 +115,7 @@ def put_override(layers: Layers, override: str) -> None:
         value: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
-    origin = Origin(COMMAND_LINE, folder=Path.cwd())
+    origin = Origin(COMMAND_LINE, folder=Path.cwd(), word=text)
     names, node = path.split("."), layers.tree
     for depth, name in enumerate(names[:-1]):
         inner = node.get(name)
@@ -116,14 +124,21 @@ def put_override(layers: Layers, override: str) -> None:
             key = ".".join([*names[: depth + 1], str(number), *names[depth + 2 :]])
             if depth + 2 == len(names) - 1:
                 element[names[-1]] = value
-                layers.origins[key] = origin
-                return
+                layers.origins |= _origins(key, value, origin)
+                return {}
             raise UserError(f"{path} reaches too deep into an array", where=COMMAND_LINE)
         node = inner if isinstance(inner, dict) else {}
     tree: Tree = {names[-1]: value}
     for name in reversed(names[:-1]):
         tree = {name: tree}
-    layers.put(tree, {path: origin})
+    origins = _origins(path, value, origin)
+    layers.put(tree, origins)
+    return origins
+
+
+def _origins(path: str, value: object, origin: Origin) -> dict[str, Origin]:
+    inside = dict.fromkeys((key for key, _ in _inside(value, f"{path}.", 0)), replace(origin, word=""))
+    return {path: origin, **inside}
 
 
 def _element(array: list, name: str, path: str) -> tuple[int, Tree]:
@@ -143,31 +158,65 @@ def shipped() -> dict[str, Path]:
         return {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.toml"))}
 
 
-def _chain(name: str) -> list[tuple[Path, str, Path]]:
-    """The recipe and what it extends, nearest first: (path, name in messages, folder of its relative paths)."""
-    chain: list[tuple[Path, str, Path]] = []
+@dataclass(frozen=True)
+class _File:
+    """A recipe of a chain: its tree without `extends`, and the line of every path in it."""
+
+    shown: str  # its name in messages
+    folder: Path  # what its relative paths are relative to
+    tree: Tree
+    lines: dict[str, int]
+
+
+def _chain(name: str) -> list[_File]:
+    """The recipe and what it extends, nearest first."""
+    chain, paths = list[_File](), list[Path]()
     wanted, beside, where = name, Path.cwd(), ""
     while True:
-        catalogue = shipped()
-        path = beside / wanted
-        if path.is_dir() and (path / "recipe.toml").is_file():
-            path = path / "recipe.toml"  # a run directory holds its resolved recipe
-        if not path.is_file():
-            short = wanted.removesuffix(".toml")
-            if short not in catalogue:
-                expected = f"a path, or one that ships: {', '.join(catalogue)}"
-                near = nearest(short, [*catalogue, *(p.name for p in beside.glob("*.toml"))])
-                raise UserError(f"no recipe {wanted}", where=where, expected=expected, near=near)
-            path = catalogue[short]
-        ships = path in catalogue.values()
-        shown = f"pretrain/recipes/{path.name}" if ships else _shown(path)
-        if any(path.samefile(other) for other, _, _ in chain):
+        path, shown = _find(wanted, beside, where)
+        if any(path.samefile(other) for other in paths):
             raise UserError(f"{wanted} extends itself", where=where)
-        chain.append((path, shown, Path.cwd() if ships else path.parent))
-        match = re.search(r"^extends\s*=\s*[\"'](.+?)[\"']", path.read_text("utf-8"), re.M)
-        if not match:
+        tree, lines = _parse(path, shown)
+        extends, line = tree.pop("extends", None), lines.pop("extends", 0)
+        chain.append(_File(shown, Path.cwd() if path in shipped().values() else path.parent, tree, lines))
+        paths.append(path)
+        if extends is None:
             return chain
-        wanted, beside, where = match[1], path.parent, shown
+        where = f"{shown}:{line}"
+        if not isinstance(extends, str) or not extends:
+            raise UserError("extends is no name", where=where, expected="a path, or a recipe that ships, in quotes")
+        wanted, beside = extends, path.parent
+
+
+def _find(wanted: str, beside: Path, where: str) -> tuple[Path, str]:
+    """The file of a recipe, and its name in messages. Raises UserError with the nearest name."""
+    path, catalogue, short = beside / wanted, shipped(), wanted.removesuffix(".toml")
+    if path.is_dir() and (path / "recipe.toml").is_file():
+        path = path / "recipe.toml"  # a run directory holds its resolved recipe
+    if not path.is_file() and short in catalogue:
+        path = catalogue[short]
+    if not path.is_file():
+        files = {one.stem: str(Path(wanted).parent / one.name) for one in path.parent.glob("*.toml")}
+        known = {**{name: name for name in catalogue}, **files}
+        expected = f"a path, or one that ships: {', '.join(catalogue)}"
+        near = known.get(nearest(Path(short).name, known), "")
+        raise UserError(f"no recipe {wanted}", where=where, expected=expected, near=near)
+    return path, f"pretrain/recipes/{path.name}" if path in catalogue.values() else _shown(path)
+
+
+def _parse(path: Path, shown: str) -> tuple[Tree, dict[str, int]]:
+    """A file's tree, and the line of every path in it. Raises UserError where it is no TOML."""
+    data = path.read_bytes()
+    try:
+        text = data.decode().replace("\r\n", "\n")
+        return tomllib.loads(text), dict(_lines(text))
+    except UnicodeDecodeError as error:
+        where = f"{shown}:{data[: error.start].count(10) + 1}"
+        raise UserError(f"byte {data[error.start]:#x} is no UTF-8", where=where, expected="text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+), column \d+\)$", str(error))
+        where = f"{shown}:{at[1] if at else len(text.splitlines())}"
+        raise UserError(re.sub(r" \(at .*\)$", "", str(error)), where=where, expected="TOML") from None
 
 
 def _shown(path: Path) -> str:
@@ -177,7 +226,7 @@ def _shown(path: Path) -> str:
 
 def _lines(text: str) -> Iterator[tuple[str, int]]:
     """(dotted path, line) of every table and value of a TOML file that parses."""
-    lines, prefix, arrays = text.splitlines(), "", dict[str, int]()
+    lines, prefix, arrays = text.split("\n"), "", dict[str, int]()
     number = 0
     while number < len(lines):
         line = lines[number]

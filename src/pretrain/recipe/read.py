@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 
-from pretrain.recipe.layers import Layers, put_override, read_layers
+from pretrain.recipe.layers import Layers, put_overrides, read_layers
 from pretrain.recipe.recipe import Recipe, check
 from pretrain.recipe.schema import Builder, Problems
 
@@ -16,15 +16,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def override(recipe: Recipe, *overrides: str) -> Recipe:
     """The same recipe with some `key=value` laid over it."""
     layers = copy.deepcopy(recipe.layers)
-    for one in overrides:
-        put_override(layers, one)
+    put_overrides(layers, overrides)
     return build(layers)
 
 
 def build(layers: Layers) -> Recipe:
     """A Recipe of a merged tree."""
     problems = Problems()
-    recipe = Builder(layers, problems).section(Recipe, layers.tree, "")
+    recipe = Builder(layers, problems, words=True).section(Recipe, layers.tree, "")
     problems.stop()
     object.__setattr__(recipe, "layers", layers)
     check(recipe, problems)

@@ -1,9 +1,10 @@
 """From a tree of values to frozen dataclasses: keys, types and ranges are checked, all problems told at once."""
 
 import dataclasses
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -22,10 +23,11 @@ def key(
     unit: Callable[[str], float] | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     path: bool = False,
 ) -> Any:
-    """A key of a section: its line in the reference, its default, its unit, its range, and whether it holds paths."""
-    metadata = {"doc": doc, "unit": unit, "at_least": at_least, "at_most": at_most, "path": path}
+    """A key of a section or a leaf: its line in the reference, default, unit, range, and whether it holds paths."""
+    metadata = {"doc": doc, "unit": unit, "at_least": at_least, "at_most": at_most, "below": below, "path": path}
     return field(default=default, metadata=metadata)
 
 
@@ -50,6 +52,7 @@ class Leaf:
     key: str = field(default="", compare=False)  # its table in the recipe: "train.optimizer"
     layers: Layers = field(default_factory=Layers, compare=False, repr=False)
     by: str = field(default="use", compare=False)  # the key of that table that names the leaf
+    beside: tuple[str, ...] = field(default=(), compare=False)  # keys of the section that its options stand in
 
     @property
     def kind(self) -> str:
@@ -68,8 +71,9 @@ class Leaf:
 
     def bind(self, **more: object) -> Any:
         """The leaf's dataclass made of its options and `more` (what the run fills in). Raises UserError."""
-        problems = Problems()
-        made = Builder(self.layers, problems).section(leaf(self.kind, self.use), {**more, **self.options}, self.key)
+        problems, beside = Problems(), (self.by, *self.beside)
+        builder = Builder(self.layers, problems, sizes=self.kind == "model.families")
+        made = builder.section(leaf(self.kind, self.use), {**more, **self.options}, self.key, beside)
         problems.stop()
         return made
 
@@ -108,9 +112,11 @@ class Builder:
 
     layers: Layers
     problems: Problems
+    words: bool = False  # a bare word of the command line may stand for a string, though TOML reads a number
+    sizes: bool = False  # whole numbers are sizes, at least 1, and others at least 0, where a default is not less
 
-    def section(self, cls: type, table: Mapping[str, object], path: str) -> Any:
-        """An instance of `cls`; None where a problem stands in the way."""
+    def section(self, cls: type, table: Mapping[str, object], path: str, beside: Sequence[str] = ()) -> Any:
+        """An instance of `cls`; None where a problem stands in the way. Keys `beside` its own are others' to read."""
         hints, fields = typing.get_type_hints(cls), {f.name: f for f in dataclasses.fields(cls) if f.init}
         keys = {name.removesuffix("_"): f for name, f in fields.items()}
         rest = next((f for f in fields.values() if f.metadata.get("rest")), None)
@@ -122,21 +128,13 @@ class Builder:
         for name, value in table.items():
             where = f"{path}.{name}" if path else name
             if name not in keys:
-                near = nearest(name, keys)
-                near = f"{path}.{near}" if near and path else near
-                expected = "" if near else f"one of {', '.join(keys)}"
-                self.problems.add(f"{where}: no such key", where=self._where(where), expected=expected, near=near)
+                self._unknown(path, name, [*keys, *beside])
                 continue
             made = self._value(keys[name], hints[keys[name].name], value, where)
             if made is not _WRONG:
                 values[keys[name].name] = made
-        for name, f in keys.items():
-            needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            if needed and name not in table:
-                where = f"{path}.{name}" if path else name
-                self.problems.add(
-                    f"{where} is not said", where=self._where(path), expected=_doc(f) or shape_of(hints[f.name])
-                )
+        for name in (name for name in keys if name not in table):
+            self._unsaid(keys[name], hints[keys[name].name], f"{path}.{name}" if path else name, values)
         if len(self.problems.found) > before:
             return None
         try:
@@ -151,20 +149,45 @@ class Builder:
         origin = self.layers.origin(path)
         return origin if origin.file else ""
 
+    def _unknown(self, path: str, name: str, known: Sequence[str]) -> None:
+        near = nearest(name, known)
+        where = f"{path}.{name}" if path else name
+        self.problems.add(
+            f"{where}: no such key",
+            where=self._where(where),
+            expected="" if near else f"one of {', '.join(known)}" if known else "none",
+            near=f"{path}.{near}" if near and path else near,
+        )
+
+    def _unsaid(self, f: Any, hint: Any, path: str, values: dict[str, object]) -> None:
+        """A key that is not said: a section is then an empty one, a leaf knows where it could have been said."""
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and hint is not Leaf:
+            values[f.name] = self.section(hint, {}, path)
+        elif isinstance(f.default, Leaf):
+            values[f.name] = dataclasses.replace(f.default, key=path, layers=self.layers)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            expected = _doc(f) or shape_of(hint)
+            self.problems.add(f"{path} is not said", where=self._where(path), expected=expected)
+
     def _take_rest(self, rest: Any, table: Tree, keys: Mapping[str, object], values: Tree, path: str) -> Tree:
         """Moves the keys of a leaf whose options stand in its section into a Leaf."""
         by = rest.metadata["by"]
-        use = table.pop(by, None)
         options = {name: table.pop(name) for name in list(table) if name not in keys}
+        use = options.pop(by, None if rest.default is dataclasses.MISSING else rest.default.use)
         if isinstance(use, str):
-            values[rest.name] = Leaf(rest.metadata["kinds"], use, options, path, self.layers, by)
-        elif use is not None:
-            self.problems.add(f"{path}.{by}: {use!r}", where=self._where(f"{path}.{by}"), expected="a name")
-        elif rest.default is dataclasses.MISSING:
-            self.problems.add(f"{path}.{by} is not said", where=self._where(path), expected=_doc(rest))
-        elif options:
-            values[rest.name] = Leaf(rest.metadata["kinds"], rest.default.use, options, path, self.layers)
+            values[rest.name] = Leaf(rest.metadata["kinds"], use, options, path, self.layers, by, tuple(keys))
+        elif use is None:
+            self._nameless(path, by, options, _doc(rest))
+        else:
+            self.problems.add(f"{path}.{by} = {_shown(use)}", where=self._where(f"{path}.{by}"), expected="a name")
         return table
+
+    def _nameless(self, path: str, by: str, options: Mapping[str, object], expected: str) -> None:
+        """A leaf's table without the key that names it, or with that key misspelt."""
+        if wrong := next((name for name in options if nearest(name, [by])), None):
+            self._unknown(path, wrong, [by])
+        else:
+            self.problems.add(f"{path}.{by} is not said", where=self._where(path), expected=expected)
 
     def _value(self, f: Any, hint: Any, value: object, path: str) -> object:
         meta = f.metadata
@@ -174,21 +197,31 @@ class Builder:
             except UserError as error:
                 self.problems.add(f"{path}: {error.what}", where=self._where(path), expected=error.expected)
                 return _WRONG
+        word = self.layers.origins[path].word if self.words and path in self.layers.origins else ""
+        if word and str in {hint, *get_args(hint)} and not isinstance(value, (str, list, dict)):
+            value = word
         made = self._convert(hint, value, path, meta)
         if made is _WRONG:
             return _WRONG
-        low, high = meta.get("at_least"), meta.get("at_most")
-        if isinstance(made, (int, float)) and ((low is not None and made < low) or (high is not None and made > high)):
-            bounds = (
-                f"{low} to {high}"
-                if None not in (low, high)
-                else f"at least {low}"
-                if high is None
-                else f"at most {high}"
-            )
-            self.problems.add(f"{path} = {made} is out of range", where=self._where(path), expected=bounds)
+        if isinstance(made, (int, float)) and not isinstance(made, bool) and (bounds := self._bounds(f, made)):
+            self.problems.add(f"{path} = {_shown(made)} is out of range", where=self._where(path), expected=bounds)
             return _WRONG
         return self._absolute(made, path) if meta.get("path") else made
+
+    def _bounds(self, f: Any, made: float) -> str:
+        """The range of a key, where a number lies outside."""
+        low, high, below = (f.metadata.get(name) for name in ("at_least", "at_most", "below"))
+        if low is None and self.sizes:
+            low = int(type(made) is int)
+            low = min(low, f.default) if type(f.default) in (int, float) else low
+        if not math.isfinite(made):
+            return "a finite number"
+        if (low is None or made >= low) and (high is None or made <= high) and (below is None or made < below):
+            return ""
+        if None not in (low, high):
+            return f"{low} to {high}"
+        ends = {"at least": low, "at most": high, "below": below}
+        return " and ".join(f"{word} {end}" for word, end in ends.items() if end is not None)
 
     def _absolute(self, value: object, path: str) -> object:
         """Paths are relative to the file that says them."""
@@ -209,17 +242,23 @@ class Builder:
             if isinstance(value, dict) and isinstance(value.get("use"), str):
                 options = {name: inner for name, inner in value.items() if name != "use"}
                 return Leaf(meta["kinds"], value["use"], options, path, self.layers)
+            if isinstance(value, dict) and "use" not in value:
+                self._nameless(path, "use", value, f"a name from {' or '.join(meta['kinds'])}")
+                return _WRONG
         elif origin in (typing.Union, types.UnionType):
-            silent = Builder(self.layers, Problems())
-            for member in arguments:
+            members = [member for member in arguments if member is not type(None)]
+            if len(members) == 1:
+                return None if value is None else self._convert(members[0], value, path, meta)
+            silent = dataclasses.replace(self, problems=Problems())
+            for member in members:
                 made = silent._convert(member, value, path, meta)
-                if made is not _WRONG and made is not None:
+                if made is not _WRONG:
                     return made
         elif origin is Literal:
             if any(value == choice and type(value) is type(choice) for choice in arguments):
                 return value
             near = nearest(str(value), map(str, arguments))
-            self.problems.add(f"{path} = {value!r}", where=self._where(path), expected=shape_of(hint), near=near)
+            self.problems.add(f"{path} = {_shown(value)}", where=self._where(path), expected=shape_of(hint), near=near)
             return _WRONG
         elif origin is tuple and isinstance(value, (list, tuple)):
             made_all = [self._convert(arguments[0], one, f"{path}.{i}", meta) for i, one in enumerate(value)]
@@ -235,8 +274,8 @@ class Builder:
             return float(value)  # type: ignore[arg-type]
         elif isinstance(hint, type) and type(value) is hint:
             return value  # `type is`, since True is an int to isinstance
-        shown = f"{value!r}" if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
-        self.problems.add(f"{path} = {shown} is of the wrong type", where=self._where(path), expected=shape_of(hint))
+        expected = shape_of(hint)
+        self.problems.add(f"{path} = {_shown(value)} is of the wrong type", where=self._where(path), expected=expected)
         return _WRONG
 
 
@@ -245,6 +284,15 @@ class _Wrong:
 
 
 _WRONG = _Wrong()
+
+
+def _shown(value: object) -> str:
+    """A value in a user's words: as TOML writes it, or what it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int, float)):
+        return repr(value)
+    return "a table" if isinstance(value, dict) else "a list" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _takes_number(hint: Any) -> bool:
