@@ -1,14 +1,12 @@
 """Prints a recipe with the origin of every value, after checking all of it; does no work."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain.recipe.recipe import Recipe
-    from pretrain.recipe.schema import Leaf
 
 ORIGIN_COLUMN = 56
 LEAF = "default of the leaf"
@@ -17,13 +15,17 @@ LEAF = "default of the leaf"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain check`."""
     parser.add_argument("recipe", help="a file, a run directory, or the name of a recipe that ships")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.steps=200")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as train.steps=200")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Binds every leaf, so that their options are checked too, and shows also those that the recipe does not say."""
+    """Binds every leaf, shows also the options that the recipe does not say, and then which files are not there."""
+    from pretrain.base.errors import UserError
+    from pretrain.corpus.sources import local_files
+    from pretrain.recipe.bind import bind_all
     from pretrain.recipe.read import load
+    from pretrain.recipe.schema import Problems
 
     recipe = load(arguments.recipe, arguments.overrides)
     defaults = bind_all(recipe)
@@ -33,36 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for line in lines(recipe, defaults):
             print(line)
-    return 0
-
-
-def bind_all(recipe: "Recipe") -> dict[str, dict[str, Any]]:
-    """By table, the options of leaves that stand at their defaults. Raises RecipeError with all mistakes."""
-    from pretrain.base.errors import UserError
-    from pretrain.recipe.recipe import leaves
-    from pretrain.recipe.schema import RecipeError
-
-    defaults, problems = dict[str, dict[str, Any]](), list[UserError]()
-    for leaf in leaves(recipe):
-        needs = {f.name for f in options(leaf) if f.default is dataclasses.MISSING}
-        filled = {"vocab_size": recipe.tokenizer.vocab_size} if "vocab_size" in needs - leaf.options.keys() else {}
+    problems = Problems()
+    for source in recipe.corpus.sources:
         try:
-            bound = leaf.bind(**filled)
-        except RecipeError as error:
-            problems += error.problems
-            continue
-        unsaid = [f.name for f in options(leaf) if f.name not in {*leaf.options, *filled}]
-        defaults.setdefault(leaf.key, {}).update((name, getattr(bound, name)) for name in unsaid)
-    if problems:
-        raise RecipeError(problems)
-    return defaults
-
-
-def options(leaf: "Leaf") -> list[dataclasses.Field[Any]]:
-    """What can be said of a leaf."""
-    from pretrain.base.extension import leaf as find
-
-    return [f for f in dataclasses.fields(find(leaf.kind, leaf.use)) if f.init]
+            local_files(source)
+        except UserError as error:
+            problems.found.append(error)
+    problems.stop()
+    return 0
 
 
 def lines(recipe: "Recipe", defaults: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -58,25 +58,47 @@ def source_files(source: Source) -> list[SourceFile]:
     A folder stands for all files below it. The URL begins with the last folder that a pattern names in full, and is the
     whole path where two files would share one. `exclude` globs are held against "/" and the URL.
     """
-    folders = getattr(leaf(source.reader.kind, source.reader.use), "folders", False)
-    found: dict[Path, str] = {}
-    away = list[SourceFile]()
-    for pattern in source.paths:
-        if "://" in pattern:
-            away += _remote(pattern)
-            continue
-        matches = {path: url for path, url in _matches(pattern, folders) if folders or path.is_file()}
-        if not matches:
-            raise UserError(f"corpus.sources {source.name!r}: no file matches {pattern}", expected="at least one")
-        found |= matches
-    kept = {path: url for path, url in found.items() if not any(fnmatch.fnmatch(f"/{url}", e) for e in source.exclude)}
-    away = [file for file in away if not any(fnmatch.fnmatch(f"/{file.url}", e) for e in source.exclude)]
+    kept = local_files(source)
+    away = [file for pattern in source.paths if "://" in pattern for file in _remote(pattern)]
+    away = [file for file in away if not _excluded(file.url, source)]
     if not kept and not away:
-        raise UserError(f"corpus.sources {source.name!r}: every file is excluded", expected="at least one that is not")
+        raise _all_excluded(source)
     times = Counter(kept.values())
     named = {url if times[url] == 1 else str(path): path for path, url in kept.items()}
     here = [source_file(path, url) for url, path in named.items()]
     return sorted([*here, *away], key=lambda file: file.url)
+
+
+def local_files(source: Source) -> dict[Path, str]:
+    """URLs of the files on this machine, none of them opened. Raises UserError where a pattern finds none."""
+    folders = getattr(leaf(source.reader.kind, source.reader.use), "folders", False)
+    found, missing, here = dict[Path, str](), list[str](), [one for one in source.paths if "://" not in one]
+    for pattern in here:
+        matches = {path: url for path, url in _matches(pattern, folders) if folders or path.is_file()}
+        missing += [] if matches else [pattern]
+        found |= matches
+    if missing:
+        what = f"corpus.sources {source.name!r}: no file matches {' nor '.join(missing)}"
+        raise UserError(what, where=_origin(source, "paths"), expected="at least one")
+    kept = {path: url for path, url in found.items() if not _excluded(url, source)}
+    if found and not kept and len(here) == len(source.paths):
+        raise _all_excluded(source)
+    return kept
+
+
+def _all_excluded(source: Source) -> UserError:
+    what = f"corpus.sources {source.name!r}: every file is excluded"
+    return UserError(what, where=_origin(source, "exclude"), expected="at least one that is not")
+
+
+def _excluded(url: str, source: Source) -> bool:
+    return any(fnmatch.fnmatch(f"/{url}", pattern) for pattern in source.exclude)
+
+
+def _origin(source: Source, name: str) -> str:
+    """Where a key of a source was said, as its reader's table knows it."""
+    origin = source.reader.layers.origin(f"{source.reader.key}.{name}")
+    return str(origin) if origin.file else ""
 
 
 def _remote(pattern: str) -> list[SourceFile]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from pretrain.recipe.schema import Leaf, Problems, key
 from pretrain.recipe.tokenizer import Tokenizer
 from pretrain.recipe.tokens import Tokens
 from pretrain.recipe.train import Train
+
+FOLDER_NAME = "a name without slashes that begins with no dot"
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def check(recipe: Recipe, problems: Problems) -> None:
         problems.add(f"{path}: {what}", where=origin if origin.file else "", expected=expected)
 
     train, sources = recipe.train, recipe.corpus.sources
-    if not recipe.run.name or recipe.run.name != Path(recipe.run.name).name:
-        wrong("run.name", f"{recipe.run.name!r} is no folder name", "a name without slashes")
+    if not _names_folder(recipe.run.name):
+        wrong("run.name", f"{recipe.run.name!r} is no folder name", FOLDER_NAME)
     if (train.steps, train.tokens, train.seconds) == (None, None, None):
         wrong("train", "neither steps nor tokens nor seconds is said", "one of them")
     if train.batch % train.sequence:
@@ -133,13 +135,14 @@ def check(recipe: Recipe, problems: Problems) -> None:
     rows = train.batch // train.sequence
     if train.micro_batch is not None and rows and rows % train.micro_batch:
         wrong("train.micro_batch", f"{train.micro_batch} does not divide the {rows} sequences of a batch")
+    _check_vocabulary(recipe, wrong)
     _check_names(recipe, problems)
     names = [source.name for source in sources]
     for i, source in enumerate(sources):
         if source.name in names[:i]:
             wrong(f"corpus.sources.{i}.name", f"two sources are called {source.name!r}")
-        if not source.name or source.name != Path(source.name).name or source.name.startswith("."):
-            wrong(f"corpus.sources.{i}.name", f"{source.name!r} is no folder name", "a name without slashes")
+        if not _names_folder(source.name):
+            wrong(f"corpus.sources.{i}.name", f"{source.name!r} is no folder name", FOLDER_NAME)
         if not source.paths and recipe.tokens.from_ is None:
             wrong(f"corpus.sources.{i}.paths", "no paths are said", "one glob or more")
     if recipe.tokens.from_ is not None:
@@ -179,6 +182,22 @@ def _check_mixture(recipe: Recipe, problems: Problems) -> None:
         before = phase.start + phase.over
 
 
+def _names_folder(name: str) -> bool:
+    return name == Path(name).name and not name.startswith(".") and name.isprintable() and bool(name)
+
+
+def _check_vocabulary(recipe: Recipe, wrong: Callable[[str, str, str], None]) -> None:
+    """A trained tokenizer has room for the bytes beside what is reserved, and the model for the tokenizer."""
+    section, ids = recipe.tokenizer, recipe.model.family.options.get("vocab_size")
+    if section.from_ is not None or section.kind == "characters":
+        return
+    if section.vocab_size - section.reserved < 256:
+        what = f"{section.reserved} of vocab_size = {section.vocab_size} leave no room for the 256 bytes"
+        wrong("tokenizer.reserved", what, f"at most {max(section.vocab_size - 256, 1)}, or a larger vocab_size")
+    if isinstance(ids, int) and ids < section.vocab_size:
+        wrong("model.vocab_size", f"{ids} is less than tokenizer.vocab_size = {section.vocab_size}", "at least as many")
+
+
 def _check_names(recipe: Recipe, problems: Problems) -> None:
     """Every leaf that is named exists; their options are checked when a stage binds them."""
     for one in leaves(recipe):
@@ -190,6 +209,7 @@ def _check_names(recipe: Recipe, problems: Problems) -> None:
 
 def leaves(recipe: Recipe) -> list[Leaf]:
     """Every leaf that the recipe names, in the order of its sections."""
-    readers = [source.reader for source in recipe.corpus.sources]
+    sources = [leaf for source in recipe.corpus.sources for leaf in (source.reader, source.extract)]
+    corpus = [*sources, *recipe.corpus.steps, recipe.corpus.engine]
     train = [recipe.train.objective, recipe.train.optimizer]
-    return [*readers, *recipe.corpus.steps, recipe.model.family, *train, *recipe.evaluate.tasks]
+    return [*corpus, recipe.model.family, *train, *recipe.evaluate.tasks]

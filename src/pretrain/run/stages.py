@@ -19,7 +19,7 @@ from pretrain.base.random import key
 from pretrain.corpus.build import Build, made_of
 from pretrain.corpus.cut import CUT_VERSION, Cut, empty
 from pretrain.corpus.parts import Steps
-from pretrain.corpus.sources import source_files
+from pretrain.corpus.sources import local_files, source_files
 from pretrain.corpus.task import Engine, Pool
 from pretrain.corpus.tokenize import tokenize, units
 from pretrain.events.directory import RunDirectory
@@ -27,6 +27,7 @@ from pretrain.events.kinds import Event, Fault, Finished, Notice, Stage, Started
 from pretrain.events.log import Log
 from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
+from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.run import tokens
 from pretrain.run.store import Key, Store
@@ -92,6 +93,8 @@ def chosen(only: str | None, first: str | None, last: str | None) -> tuple[str, 
     for name in (only, first, last):
         if name is not None and name not in STAGES:
             raise UserError(f"no stage {name!r}", expected=", ".join(STAGES), near=nearest(name, STAGES))
+    if only is not None and (first or last) is not None:
+        raise UserError("--only stands beside --from or --to", expected="--only, or one or both of the others")
     start, stop = STAGES.index(only or first or STAGES[0]), STAGES.index(only or last or STAGES[-1])
     if stop < start:
         raise UserError(f"{STAGES[stop]} comes before {STAGES[start]}", expected=" → ".join(STAGES))
@@ -115,6 +118,9 @@ def execute(
     UserError.
     """
     stages = chosen(only, first, last)
+    bind_all(recipe)
+    for source in recipe.corpus.sources:
+        local_files(source)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
     context = Context(recipe, run, Store(run.path.parent.parent / "store"), lambda event: None, dry)
     if dry:

@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 
 from pretrain.corpus.document import Document
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Domain:
     reason: ClassVar[str] = "too many of its domain"
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
-    most: int = 10_000
+    most: int = key("documents of a host", 10_000, at_least=1)
 
     def keys(self, document: Document) -> np.ndarray:
         """A hash of the host, uint64 [1]; none without one."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from pretrain.corpus.document import Document
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Exact:
     reason: ClassVar[str] = "exact copy"
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
-    most: int = 1
+    most: int = key("documents of a text", 1, at_least=1)
     against: tuple[str, ...] = ()
 
     def keys(self, document: Document) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import xxhash
 
 from pretrain.corpus.document import Document
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,8 @@ class Lines:
     """Takes a line out where it stands for more than the `most`-th time; short ones are left alone."""
 
     reason: ClassVar[str] = "nothing left"
-    most: int = 1
-    min_characters: int = 20
+    most: int = key("times that a line may stand", 1, at_least=1)
+    min_characters: int = key("of a line that counts", 20, at_least=0)
 
     def pieces(self, document: Document) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of the lines, whatever their case and white space, and their spans with the line's end."""

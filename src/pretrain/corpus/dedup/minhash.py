@@ -10,8 +10,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import xxhash
 
-from pretrain.base.random import key, splitmix
+from pretrain.base.random import key as random_key
+from pretrain.base.random import splitmix
 from pretrain.corpus.document import Document
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class Minhash:
     reason: ClassVar[str] = "near copy"
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
-    most: int = 1
+    most: int = key("documents of a cluster", 1, at_least=1)
     against: tuple[str, ...] = ()
-    shingle: int = 5
-    bands: int = 14
-    rows: int = 8
+    shingle: int = key("words in a shingle", 5, at_least=1)
+    bands: int = key("bands of the signature", 14, at_least=1)
+    rows: int = key("hashes in a band", 8, at_least=1)
 
     def keys(self, document: Document) -> np.ndarray:
         """The keys of the bands, each with the band's number to tell it from others', uint64 [bands, 2]."""
@@ -45,7 +47,7 @@ class Minhash:
         for i in range(width):
             shingles = splitmix(shingles ^ hashes[i : i + len(shingles)])
         shingles = np.unique(shingles)
-        keys = np.array([key(0, "minhash", i) for i in range(self.bands * self.rows)], np.uint64)
+        keys = np.array([random_key(0, "minhash", i) for i in range(self.bands * self.rows)], np.uint64)
         least = np.full(len(keys), np.iinfo(np.uint64).max, np.uint64)
         for start in range(0, len(shingles), 512):  # a few hundred kilobytes at a time stay in the cache
             least = np.minimum(least, splitmix(shingles[start : start + 512, None] ^ keys).min(0))

@@ -8,6 +8,7 @@ import xxhash
 
 from pretrain.base.random import splitmix
 from pretrain.corpus.document import WORD, Document
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class Substring:
     """Takes out every run of `words` words that stood in the corpus before, the rest of a longer run with it."""
 
     reason: ClassVar[str] = "nothing left"
-    most: int = 1
-    words: int = 50
+    most: int = key("times that a run may stand", 1, at_least=1)
+    words: int = key("words in a run", 50, at_least=1)
 
     def pieces(self, document: Document) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of all windows, uint64 [windows, 2], and their spans."""

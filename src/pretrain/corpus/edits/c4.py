@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 TERMINAL = (".", "!", "?", '"', "”")
 POLICY = (
@@ -23,9 +24,9 @@ class C4:
     """`terminal` wants every line to end as a sentence does; FineWeb leaves that out (`terminal = false`)."""
 
     terminal: bool = True
-    min_line_words: int = 5
-    min_sentences: int = 5
-    max_word_length: int = 1000
+    min_line_words: int = key("words of a line that stays", 5, at_least=0)
+    min_sentences: int = key("sentences of a document that stays", 5, at_least=0)
+    max_word_length: int = key("characters of the longest word of a line that stays", 1000, at_least=0)
 
     def edit(self, document: Document) -> tuple[Document, dict[str, float]]:
         """The document without lines on scripts and policies, short ones and, if asked, unfinished ones."""

@@ -12,6 +12,7 @@ from typing import Any
 from pretrain.base.errors import UserError
 from pretrain.base.optional import extra
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 LONGEST = 1500  # characters that are looked at: more changes next to nothing
 SHORT = 40  # characters of a paragraph, below which it is taken to be in its document's language
@@ -23,7 +24,7 @@ class Language:
 
     model: str = "langid"
     keep: tuple[str, ...] = ()
-    min_score: float = 0.0
+    min_score: float = key("bound on the score of the language", 0.0, at_least=0, at_most=1)
     paragraphs: bool = False
 
     @cached_property

@@ -16,15 +16,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from pretrain.corpus.task import NOWHERE, Attempts, Failure, Pool, Spot, Task, perform, settle, spot_in
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
 class Local:
     """`processes` (0: this one; not said: one a core), each with its memory, each record with its time."""
 
-    processes: int | None = None
-    memory_bytes: int = 4 * 2**30
-    record_seconds: float = 120.0
+    processes: int | None = key("workers; 0: this process, not said: one a core", None, at_least=0)
+    memory_bytes: int = key("of a worker", 4 * 2**30, at_least=1)
+    record_seconds: float = key("after which a record is given up", 120.0, at_least=0)
 
     @contextmanager
     def open(self, scratch: Path) -> Iterator[Pool]:

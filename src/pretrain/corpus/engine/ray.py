@@ -15,6 +15,7 @@ from typing import Any
 
 from pretrain.base.optional import extra
 from pretrain.corpus.task import NOWHERE, Attempts, Failure, Pool, Spot, Task, perform, settle, spot_in
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Ray:
     """`address` of a cluster ("auto": this node's; none: one is started here), `workers` at once, `gpus` for each."""
 
     address: str | None = None
-    workers: int | None = None
-    gpus: float = 0.0
-    record_seconds: float = 120.0
+    workers: int | None = key("at once", None, at_least=1)
+    gpus: float = key("for each worker", 0.0, at_least=0)
+    record_seconds: float = key("after which a record is given up", 120.0, at_least=0)
 
     @contextmanager
     def open(self, scratch: Path) -> Iterator[Pool]:

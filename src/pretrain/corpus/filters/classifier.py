@@ -15,6 +15,7 @@ from pretrain.base.errors import UserError
 from pretrain.base.random import generator
 from pretrain.corpus.document import WORD, Document, Rule
 from pretrain.corpus.words import hashes, runs
+from pretrain.recipe.schema import key
 
 WORDS = 512  # of a document that are looked at
 RATE = 0.5  # of learning, which falls to 0
@@ -26,10 +27,10 @@ class Classifier:
 
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
-    min_quality: float = 0.5
-    buckets: int = 2**18
-    epochs: int = 5
-    seed: int = 0
+    min_quality: float = key("bound on the probability of a positive example", 0.5, at_least=0, at_most=1)
+    buckets: int = key("rows of the hashed features", 2**18, at_least=1)
+    epochs: int = key("passes over the examples", 5, at_least=1)
+    seed: int = key("of the order of the examples", 0, at_least=0)
 
     @cached_property
     def _weights(self) -> np.ndarray:

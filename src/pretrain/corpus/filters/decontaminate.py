@@ -16,6 +16,7 @@ import numpy as np
 from pretrain.base.errors import UserError
 from pretrain.corpus.document import WORD, Document, Rule
 from pretrain.corpus.words import hashes, runs
+from pretrain.recipe.schema import key
 
 VERSION = 2
 HITS = 1000  # that are named in a document: more is a copy of the set itself
@@ -30,9 +31,9 @@ class Decontaminate:
     """
 
     against: tuple[str, ...]
-    words: int = 13
-    min_share: float = 0.0
-    max_items: int = 0
+    words: int = key("words in a run", 13, at_least=1)
+    min_share: float = key("share of an item's runs that a document may hold", 0.0, at_least=0, at_most=1)
+    max_items: int = key("items that a document may hold", 0, at_least=0)
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]], list[np.ndarray]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 ENDINGS = (".", "!", "?", '"', "'", "”", "’", "…", "。", "！", "？", "؟", "।")
 SHORT = 30  # characters
@@ -12,10 +13,10 @@ SHORT = 30  # characters
 class Fineweb:
     """Drops lists, menus and keyword stuffing."""
 
-    min_punctuated_lines: float = 0.12
-    max_short_lines: float = 0.67
-    max_duplicate_line_characters: float = 0.01
-    max_newlines_per_word: float = 0.3
+    min_punctuated_lines: float = key("share of lines that end as a sentence", 0.12, at_least=0, at_most=1)
+    max_short_lines: float = key("share of short lines", 0.67, at_least=0, at_most=1)
+    max_duplicate_line_characters: float = key("share of characters in repeated lines", 0.01, at_least=0, at_most=1)
+    max_newlines_per_word: float = key("line ends in relation to words", 0.3, at_least=0)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Shares of one document."""

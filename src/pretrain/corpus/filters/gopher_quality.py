@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pretrain.corpus.document import Document, Rule
 from pretrain.corpus.stop_words import stop_words
 from pretrain.corpus.words import has_letter
+from pretrain.recipe.schema import key
 
 BULLETS = ("-", "•", "*", "●", "▪", "‣")
 ELLIPSES = ("…", "...")
@@ -14,15 +15,15 @@ ELLIPSES = ("…", "...")
 class GopherQuality:
     """Drops what is too short or long, mostly symbols, bullets or cut-off lines, or lacks function words."""
 
-    min_words: int = 50
-    max_words: int = 100_000
-    min_word_length: float = 3.0
-    max_word_length: float = 10.0
-    max_symbols_per_word: float = 0.1
-    max_bullet_lines: float = 0.9
-    max_ellipsis_lines: float = 0.3
-    min_alphabetic_words: float = 0.8
-    min_stop_words: int = 2
+    min_words: int = key("words", 50, at_least=0)
+    max_words: int = key("words", 100_000, at_least=0)
+    min_word_length: float = key("characters of a word on average", 3.0, at_least=0)
+    max_word_length: float = key("characters of a word on average", 10.0, at_least=0)
+    max_symbols_per_word: float = key("symbols in relation to words", 0.1, at_least=0)
+    max_bullet_lines: float = key("share of lines that begin with a bullet", 0.9, at_least=0, at_most=1)
+    max_ellipsis_lines: float = key("share of lines that end in an ellipsis", 0.3, at_least=0, at_most=1)
+    min_alphabetic_words: float = key("share of words with a letter", 0.8, at_least=0, at_most=1)
+    min_stop_words: int = key("function words", 2, at_least=0)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Numbers of one document. A language without a table of function words has enough of them."""

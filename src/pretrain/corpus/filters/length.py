@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
 class Length:
     """Drops what is too short, too long, or has a line that nobody typed."""
 
-    min_characters: int = 1
-    max_characters: int = 10**9
-    max_line: int = 10**6
+    min_characters: int = key("characters", 1, at_least=0)
+    max_characters: int = key("characters", 10**9, at_least=0)
+    max_line: int = key("characters of the longest line", 10**6, at_least=0)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Characters of the text and of its longest line."""

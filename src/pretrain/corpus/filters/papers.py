@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pretrain.corpus.document import Document, Rule
 from pretrain.corpus.stop_words import stop_words
 from pretrain.corpus.words import has_letter
+from pretrain.recipe.schema import key
 
 REFERENCE = re.compile(r"^\W*(?:\[\d+\]|\d+\.)?.{0,200}(?:\(\d{4}[a-z]?\)|\b(?:19|20)\d\d\b).{0,80}$")
 FORMULA = re.compile(r"\$\$?[^$]{1,4000}\$\$?")
@@ -16,10 +17,10 @@ FORMULA = re.compile(r"\$\$?[^$]{1,4000}\$\$?")
 class Papers:
     """Drops stubs, tables of contents, scans read badly and lists of references."""
 
-    min_words: int = 500
-    min_alphabetic_words: float = 0.6
-    max_reference_lines: float = 0.5
-    max_formulas: float = 0.6
+    min_words: int = key("words", 500, at_least=0)
+    min_alphabetic_words: float = key("share of words with a letter", 0.6, at_least=0, at_most=1)
+    max_reference_lines: float = key("share of lines that are references", 0.5, at_least=0, at_most=1)
+    max_formulas: float = key("share of formulas", 0.6, at_least=0, at_most=1)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Numbers of one paper."""

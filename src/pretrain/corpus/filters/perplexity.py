@@ -8,6 +8,7 @@ from typing import Any
 from pretrain.base.errors import UserError
 from pretrain.base.optional import extra
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Perplexity:
     """`model` is a file of KenLM's, .arpa or binary, over lower-case words."""
 
     model: str
-    max_perplexity: float = 1000.0
+    max_perplexity: float = key("per word", 1000.0, at_least=0)
 
     @cached_property
     def _model(self) -> Any:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pretrain.base.errors import UserError
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Url:
 
     domains: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    max_words: int = 0
+    max_words: int = key("listed words that a URL may hold", 0, at_least=0)
 
     @cached_property
     def _domains(self) -> frozenset[str]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
 class Docstrings:
     """A document a file: its docstrings of at least `min_words` words, in order."""
 
-    min_words: int = 8
+    min_words: int = key("words of a docstring that counts", 8, at_least=0)
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """One document, or a flaw where the file does not parse or says nothing."""

@@ -23,6 +23,7 @@ from pretrain.corpus.code_languages import language_of
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.license import identify, said_in
 from pretrain.corpus.sources import SourceFile
+from pretrain.recipe.schema import key
 
 VENDORED = re.compile(
     r"(?:^|/)(?:node_modules|vendor|vendored|third[_-]?party|external|site-packages|dist|bower_components|_vendor)/"
@@ -45,7 +46,7 @@ class Repository:
     """Text files up to `max_bytes`; `data` are endings that hold no code."""
 
     folders: ClassVar[bool] = True
-    max_bytes: int = 1_000_000
+    max_bytes: int = key("of a file", 1_000_000, at_least=0)
     data: tuple[str, ...] = ("csv", "tsv", "svg", "ipynb", "geojson", "po", "pot", "lock", "map", "min.js", "min.css")
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:

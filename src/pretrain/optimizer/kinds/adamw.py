@@ -8,17 +8,18 @@ from torch import nn
 from pretrain.model.weights import Weight
 from pretrain.optimizer.fused import Fused
 from pretrain.optimizer.optimizer import groups
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
 class AdamW:
     """Matrices and embeddings decay by `weight_decay` · lr a step, vectors do not."""
 
-    lr: float = 3e-4
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
+    lr: float = key("learning rate", 3e-4, at_least=0)
+    beta1: float = key("decay of the mean gradient", 0.9, at_least=0, below=1)
+    beta2: float = key("decay of the mean square", 0.95, at_least=0, below=1)
+    eps: float = key("beside the root of the mean square", 1e-8, at_least=0)
+    weight_decay: float = key("of matrices and embeddings", 0.1, at_least=0)
 
     def build(self, module: nn.Module, rows: Sequence[Weight]) -> Fused:
         """The optimizer of a module's weights."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pretrain.model.weights import Weight
 from pretrain.optimizer.fused import Fused
 from pretrain.optimizer.optimizer import groups
+from pretrain.recipe.schema import key
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # published: steep at zero, so that small singular values rise fast
 
@@ -18,14 +19,14 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # published: steep at zero, so that small s
 class Muon:
     """Hidden matrices by Muon, embeddings, head and vectors by AdamW at `adamw_lr`."""
 
-    lr: float = 0.02
-    momentum: float = 0.95
-    iterations: int = 5
-    weight_decay: float = 0.0
-    adamw_lr: float = 3e-3
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
+    lr: float = key("learning rate of the matrices", 0.02, at_least=0)
+    momentum: float = key("decay of the mean gradient", 0.95, at_least=0, below=1)
+    iterations: int = key("of Newton–Schulz", 5, at_least=1)
+    weight_decay: float = key("of the matrices", 0.0, at_least=0)
+    adamw_lr: float = key("learning rate of all others", 3e-3, at_least=0)
+    beta1: float = key("decay of the mean gradient", 0.9, at_least=0, below=1)
+    beta2: float = key("decay of the mean square", 0.95, at_least=0, below=1)
+    eps: float = key("beside the root of the mean square", 1e-8, at_least=0)
 
     def build(self, module: nn.Module, rows: Sequence[Weight]) -> "MuonAndAdamW":
         """The optimizer of a module's weights."""

@@ -1,0 +1,47 @@
+"""All leaves of a recipe made of their options, so that every mistake in them is known before any work."""
+
+import dataclasses
+from typing import Any
+
+from pretrain.base.errors import UserError
+from pretrain.base.extension import leaf as find
+from pretrain.recipe.recipe import Recipe, leaves
+from pretrain.recipe.schema import Leaf, Problems
+
+LENGTHS = ("max_position_embeddings", "n_positions")  # what config.json may call the longest sequence
+
+
+def bind_all(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """By table, the options of leaves that stand at their defaults. Raises RecipeError with all mistakes."""
+    defaults, problems = dict[str, dict[str, Any]](), Problems()
+    for leaf in leaves(recipe):
+        try:
+            needs = {f.name for f in options(leaf) if f.default is dataclasses.MISSING}
+            filled = {"vocab_size": recipe.tokenizer.vocab_size} if "vocab_size" in needs - leaf.options.keys() else {}
+            bound = leaf.bind(**filled)
+        except UserError as error:
+            problems.found += getattr(error, "problems", [error])
+            continue
+        unsaid = [f.name for f in options(leaf) if f.name not in {*leaf.options, *filled}]
+        defaults.setdefault(leaf.key, {}).update((name, getattr(bound, name)) for name in unsaid)
+        if leaf is recipe.model.family:
+            _check_length(recipe, bound, problems)
+    problems.stop()
+    return defaults
+
+
+def options(leaf: Leaf) -> list[dataclasses.Field[Any]]:
+    """What can be said of a leaf."""
+    return [f for f in dataclasses.fields(find(leaf.kind, leaf.use)) if f.init]
+
+
+def _check_length(recipe: Recipe, config: object, problems: Problems) -> None:
+    for name in LENGTHS:
+        longest = getattr(config, name, None)
+        if longest is not None and longest < recipe.train.sequence:
+            said = f"model.{name}" if name in recipe.model.family.options else "train.sequence"
+            problems.add(
+                f"train.sequence = {recipe.train.sequence} and model.{name} = {longest} contradict each other",
+                where=recipe.layers.origin(said),
+                expected=f"sequences of at most {longest}, or a longer model.{name}",
+            )
