@@ -13,6 +13,7 @@ import pytest
 import pretrain
 from pretrain.cli.doctor import troubles
 from pretrain.cli.main import COMMANDS, main
+from pretrain.run.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -30,6 +31,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as left:
             main([name, "--help"])
         assert left.value.code == 0
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert ", ".join(STAGES) in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    code = (
+        "import contextlib, io, sys\nfrom pretrain.cli.main import COMMANDS, main\n"
+        "for name in COMMANDS:\n with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "  main([name, '--help'])\nprint(*{name.split('.')[0] for name in sys.modules})"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {*shown.split()} & {"torch", "numpy", "pyarrow", "fsspec", "tokenizers", "rich", "zstandard"}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +54,13 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "quickstart", "train.stps=3"], r"command line: train\.stps: no such key; nearest: train\.steps"),
         (["run", "quickstart", "--only", "tokeniser"], r"no stage 'tokeniser'; .*nearest: tokenizer"),
         (["run", "quickstart", "--from", "train", "--to", "tokens"], r"tokens comes before train"),
+        (["run", "quickstart", "--only", "train", "--to", "train"], r"--only stands beside --from or --to"),
+        (["run"], r"required: recipe; expected what pretrain run --help says$"),
+        (["check"], r"required: recipe; expected"),
+        (["run", "quickstart", "--drry"], r"^pretrain: no option --drry; .*nearest: --dry$"),
+        (["run", "--onyl", "tokens", "quickstart"], r"no option --onyl; .*nearest: --only$"),
+        (["sample", "x", "y", "z"], r"z is one argument too many"),
+        (["sample", "x", "--tokens", "many"], r"argument --tokens: invalid int value: 'many'"),
         (
             ["run", "quickstart", "--only", "train"],
             r"corpus is not made yet; expected `--to corpus` first",
@@ -77,13 +98,16 @@ def test_check_shows_every_value_with_its_origin(capsys: pytest.CaptureFixture[s
 def test_what_check_prints_is_a_recipe_that_says_everything(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", name]) == 0
+    def check(*arguments: str) -> str:
+        status, caught = main(["check", *arguments]), capsys.readouterr()
+        missing = caught.err.splitlines()  # of the text that a recipe is for, none of which is here
+        assert all("no file matches" in line for line in missing) and status == (2 if missing else 0), caught.err
+        return caught.out
+
     printed = tmp_path / "printed.toml"
-    printed.write_text(capsys.readouterr().out)
-    assert main(["check", name, "--json"]) == 0
-    said = {key: one["value"] for key, one in json.loads(capsys.readouterr().out)["values"].items()}
-    assert main(["check", str(printed), "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)["values"]
+    printed.write_text(check(name))
+    said = {key: one["value"] for key, one in json.loads(check(name, "--json"))["values"].items()}
+    again = json.loads(check(str(printed), "--json"))["values"]
     paths = re.compile(r"corpus\.sources\.\d+\.(paths|exclude)")  # relative to the recipe's own folder
     assert {k: v for k, v in said.items() if not paths.fullmatch(k)} == {
         k: one["value"] for k, one in again.items() if not paths.fullmatch(k)
@@ -96,6 +120,35 @@ def test_check_tells_all_mistakes_at_once(capsys: pytest.CaptureFixture[str]) ->
     assert main(["check", "quickstart", *wrong]) == 2
     error = capsys.readouterr().err
     assert "nearest: train.optimizer.momentum" in error and "nearest: model.hidden_size" in error, error
+
+
+def test_check_and_run_say_which_pattern_finds_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = '[[corpus.sources]]\nname = "a"\nread = "text"\n'
+    (tmp_path / "a.toml").write_text(f'extends = "quickstart"\nrun.name = "a"\n{source}paths = ["*.md", "*.tex"]\n')
+    for command in (["check", "a.toml"], ["run", "a.toml"], ["run", "a.toml", "--dry"]):
+        assert main(command) == 2
+        caught = capsys.readouterr()
+        assert re.search(r"a\.toml:6: corpus.sources 'a': no file matches \S+/\*\.md nor \S+/\*\.tex;", caught.err)
+        assert ("[[corpus.sources]]" in caught.out) == (command[0] == "check")
+    (tmp_path / "a.tex").write_text("so it goes")
+    (tmp_path / "a.md").write_text("so it goes")
+    assert main(["check", "a.toml"]) == 0
+    assert main(["check", "a.toml", 'corpus.sources.a.exclude=["*/a.*"]']) == 2
+    assert "command line: corpus.sources 'a': every file is excluded" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "a.tex", "a.toml"]
+
+
+@pytest.mark.parametrize("wrong", ["model.hiden_size=3", "train.optimizer.lr=-1", "evaluate.tasks=['python_syntx']"])
+def test_run_makes_nothing_of_a_recipe_with_a_mistake(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "quickstart", wrong, "--to", "train"]) == 2
+    assert "pretrain: command line: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 FACTS = {
@@ -178,6 +231,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130 and "goes on from what is saved: pretrain run quickstart train" in error
     saved = list((tmp_path / "runs" / "quickstart" / "checkpoints").glob("step-*"))
     assert len(saved) == 1 and '"kind":"saved"' in log.read_text()
+
+
+def test_ctrl_c_while_a_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pretrain.cli.main.importlib.import_module", interrupted)
+    assert main(["run", "quickstart"]) == 130
+    assert capsys.readouterr().err.startswith("pretrain: interrupted; this goes on")
 
 
 def test_public_names_are_there_and_documented() -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pretrain.base.errors import UserError, nearest
 
@@ -22,8 +23,25 @@ COMMANDS = {
     "evaluate": "perplexity and bits per byte of a model on files",
 }
 
-
 RESUMABLE = ("quickstart", "run")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The arguments, options among them in any place. Raises UserError with the nearest option."""
+        found, unknown = self.parse_known_intermixed_args(arguments)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            what = f"no option {name}" if name.startswith("-") else f"{name} is one argument too many"
+            raise UserError(what, expected=f"what {self.prog} --help says", near=nearest(name, known))
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse found wrong."""
+        raise UserError(message, expected=f"what {self.prog} --help says")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else torch's idle threads burn what other processes need
-    module = importlib.import_module(f"pretrain.cli.{name}")
-    parser = argparse.ArgumentParser(prog=f"pretrain {name}", description=module.__doc__, allow_abbrev=False)
-    module.add_arguments(parser)
     try:
-        status = int(module.run(parser.parse_intermixed_args(rest)))
+        module = importlib.import_module(f"pretrain.cli.{name}")
+        parser = Parser(prog=f"pretrain {name}", description=module.__doc__, allow_abbrev=False)
+        module.add_arguments(parser)
+        status = int(module.run(parser.parse(rest)))
         sys.stdout.flush()
         return status
     except UserError as error:

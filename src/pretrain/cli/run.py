@@ -5,14 +5,14 @@ import json
 import sys
 from pathlib import Path
 
-from pretrain.run.stages import STAGES
+STAGES = "corpus, tokenizer, tokens, train, evaluate, release"  # as words: their code takes a second to import
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain run`."""
     parser.add_argument("recipe", help="a file, a run directory, or the name of a recipe that ships")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.steps=200")
-    parser.add_argument("--only", metavar="STAGE", help=f"one of {', '.join(STAGES)}")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as train.steps=200")
+    parser.add_argument("--only", metavar="STAGE", help=f"one of {STAGES}")
     parser.add_argument(
         "--from", dest="first", metavar="STAGE", help="the first stage to run; those before are used as they are"
     )

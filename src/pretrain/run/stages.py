@@ -119,7 +119,7 @@ def execute(
     """
     stages = chosen(only, first, last)
     bind_all(recipe)
-    for source in recipe.corpus.sources:
+    for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
         local_files(source)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
     context = Context(recipe, run, Store(run.path.parent.parent / "store"), lambda event: None, dry)
