@@ -10,8 +10,10 @@ PUBLIC = {
     "load_recipe": "pretrain.recipe.read:load",
     "execute": "pretrain.run.stages:execute",
     "load_model": "pretrain.run.open:open_model",
+    "trace_step": "pretrain.trace.trace:trace_step",
+    "trace_document": "pretrain.trace.trace:trace_document",
 }
-__all__ = ["UserError", "__version__", "execute", "load_model", "load_recipe"]
+__all__ = ["UserError", "__version__", "execute", "load_model", "load_recipe", "trace_document", "trace_step"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "a recipe with the origin of every value; what is wrong with it, before any work",
     "recut": "what other thresholds would keep of a corpus, without a rerun",
     "inspect": "what a corpus holds, where it lost the rest; a page with --html",
+    "trace": "the documents of a step, and the steps that saw a page",
     "doctor": "what this machine has and can do, measured, and what would go wrong",
     "sample": "text from a run, a checkpoint or a released model",
     "evaluate": "perplexity and bits per byte of a model on files",

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.run.find import corpus_made_by
 
     now, then = load(arguments.recipe), load(arguments.recipe, arguments.overrides)
-    cut = corpus_made_by(now, arguments.recipe, Path.cwd())
+    cut = corpus_made_by(now, arguments.recipe, Path("store").absolute())
     for name, value in tree(now).items():
         if name != "corpus" and tree(then)[name] != value:
             raise UserError(f"{name} has no part in a corpus", expected="bounds of corpus.steps")

@@ -11,6 +11,12 @@ class RunDirectory:
     path: Path
 
     @property
+    def store(self) -> Path:
+        """The stage outputs that runs share: beside `runs/`, also for the runs of a group in `runs/<group>/<name>`."""
+        folder = self.path.parent.parent
+        return (folder.parent if folder.name == "runs" else folder) / "store"
+
+    @property
     def recipe(self) -> Path:
         """The resolved recipe, every default written out."""
         return self.path / "recipe.toml"

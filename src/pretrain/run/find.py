@@ -5,6 +5,7 @@ from pathlib import Path
 from pretrain.base.errors import UserError
 from pretrain.corpus.build import made_of
 from pretrain.corpus.sources import source_files
+from pretrain.events.directory import RunDirectory
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 from pretrain.run.store import Store
@@ -17,13 +18,14 @@ def corpus_of(name: str) -> Path:
         return folder.absolute()
     if folder.is_dir() and not (folder / "recipe.toml").is_file():
         raise UserError("no corpus", where=name, expected="a recipe, a run directory, or a store/corpus-… folder")
-    return corpus_made_by(load(name), name, folder.absolute().parent.parent if folder.is_dir() else Path.cwd())
+    store = RunDirectory(folder.absolute()).store if folder.is_dir() else Path("store").absolute()
+    return corpus_made_by(load(name), name, store)
 
 
-def corpus_made_by(recipe: Recipe, name: str, there: Path) -> Path:
-    """The corpus that a recipe makes in the store of a folder. Raises UserError where it is not made yet."""
+def corpus_made_by(recipe: Recipe, name: str, store: Path) -> Path:
+    """The corpus that a recipe makes in a store. Raises UserError where it is not made yet."""
     files = {source.name: source_files(source) for source in recipe.corpus.sources}
-    found = Store(there / "store").find("corpus", made_of(recipe.corpus, files, recipe.run.seed))
+    found = Store(store).find("corpus", made_of(recipe.corpus, files, recipe.run.seed))
     if found is None:
         raise UserError("its corpus is not made yet", where=name, expected=f"`pretrain run {name} --to corpus` first")
     return found

@@ -305,6 +305,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     total = plan(work, data, state, key) if before is None or changed else int(before["steps"])
     order = work.data(state.history).order
     state.history, mixture = outlook(work.recipe, work.weights, order, state.step, state.position, total)
+    work.remember(history=state.history.to_json())  # steps from here on are traced by it, saved or not
     if before is None or changed:
         work.report(mixture)
         if changed:

@@ -58,6 +58,6 @@ def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]
                 held(module, weight.name).data.copy_(tensors[weight.name])
         run = RunDirectory(folder.parent.parent)
         name = json.loads(run.stages.read_bytes())["folders"]["tokenizer"]
-        return module, family, config, Tokenizer.load(run.path.parent.parent / "store" / name)
+        return module, family, config, Tokenizer.load(run.store / name)
     what = "no model here" if folder.exists() else "no such folder"
     raise UserError(what, where=str(path), expected="a run directory, a checkpoint or a released folder")

@@ -122,7 +122,7 @@ def execute(
     for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
         local_files(source)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
-    context = Context(recipe, run, Store(run.path.parent.parent / "store"), lambda event: None, dry)
+    context = Context(recipe, run, Store(run.store), lambda event: None, dry)
     if dry:
 
         def tell(event: Event) -> None:

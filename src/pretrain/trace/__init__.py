@@ -1,0 +1,1 @@
+"""From a step back to its documents, and from a document to its steps."""
