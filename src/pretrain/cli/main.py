@@ -19,12 +19,14 @@ COMMANDS = {
     "recut": "what other thresholds would keep of a corpus, without a rerun",
     "inspect": "what a corpus holds, where it lost the rest; a page with --html",
     "trace": "the documents of a step, and the steps that saw a page",
+    "ablate": "the same small model on several cuts of data, and which is better",
     "doctor": "what this machine has and can do, measured, and what would go wrong",
     "sample": "text from a run, a checkpoint or a released model",
     "evaluate": "perplexity and bits per byte of a model on files",
 }
 
-RESUMABLE = ("quickstart", "run")
+
+RESUMABLE = ("quickstart", "run", "ablate")
 
 
 class Parser(argparse.ArgumentParser):
