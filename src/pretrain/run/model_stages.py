@@ -314,7 +314,6 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads, "compiled": compiled}
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
-    work.remember(history=state.history.to_json())  # steps from here on are traced by it, saved or not
     recipe = settled(work)
     toml = recipe.to_toml()
     write(work.run.recipe, toml)

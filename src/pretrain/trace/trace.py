@@ -13,6 +13,8 @@ from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
 from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
+from pretrain.recipe.tokens import Tokens
+from pretrain.shards.shelf import Cache
 from pretrain.trace.pages import Page, nearest_url, pages, records
 from pretrain.trace.taken import Taken
 from pretrain.trace.turns import positions
@@ -85,7 +87,8 @@ class Lineage:
     @cached_property
     def rows(self) -> dict[str, Rows]:
         """The rows of all sources that the run has learned from. Raises UserError where shards are gone."""
-        length, out = row_of(self.stages["train"]["key"]), dict[str, Rows]()
+        key, out = self.stages["train"]["key"], dict[str, Rows]()
+        cache = Cache(self.run.store / "cache", Tokens().cache_bytes)
         for name, folder in self.stages["folders"].items():
             if name.startswith("tokens/"):
                 path = self.run.store / folder
@@ -93,7 +96,7 @@ class Lineage:
                     what = f"the shards of the source {name.removeprefix('tokens/')!r} are gone"
                     expected = "`pretrain run RECIPE --to tokens`, which makes the same again"
                     raise UserError(what, where=str(path), expected=expected)
-                out[name.removeprefix("tokens/")] = Rows(path, length)
+                out[name.removeprefix("tokens/")] = Rows(path, row_of(key), key["packing"], cache)
         return out
 
     @cached_property
