@@ -6,17 +6,23 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
-    parser.add_argument("path", help="a recipe, a run directory, a store/corpus-… folder, or token shards")
+    parser.add_argument("path", help="a recipe, a run directory, a store/corpus-… folder, token shards, or a tokenizer")
     parser.add_argument(
         "--document", metavar="ID", help="one record, by id or URL: where it is from, what became of it"
     )
     parser.add_argument("--verify", action="store_true", help="of token shards: read every one against its digests")
     parser.add_argument("--items", action="store_true", help="every evaluation item that was found, with its words")
     parser.add_argument("--html", metavar="FILE", help="write the page there")
+    parser.add_argument("--against", metavar="TOKENIZER", help="of a tokenizer: another one beside it")
+    parser.add_argument("--corpus", nargs="+", default=[], help="of a tokenizer: a recipe, a run, or files of text")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a summary, and writes the page if asked."""
+    from pretrain.cli import inspect_tokenizer
+
+    if inspect_tokenizer.is_one(arguments.path):
+        return inspect_tokenizer.show(arguments.path, arguments.against, arguments.corpus, arguments.html)
     from pretrain.base.files import write
     from pretrain.base.units import show_bytes
     from pretrain.corpus.survey import survey

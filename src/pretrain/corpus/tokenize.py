@@ -62,7 +62,7 @@ def tokenize(
     `at` is the folder of the tokenizer. Raises UserError where a unit cannot be made.
     """
     todo = [unit for unit in every if not unit.done()]
-    tasks = [Task("tokenizing", make_unit, (unit, at, shard_tokens)) for unit in todo]
+    tasks = [Task("tokenizing", make_unit, (unit, at, tokenizer.encoder, shard_tokens)) for unit in todo]
     for unit, one in zip(todo, pool.run(tasks, advance), strict=True):
         if isinstance(one, Failure):
             where = f"{unit.files[max(one.spot[0], 0)]}, documents from {max(one.spot[1], 0)} on"
@@ -74,9 +74,9 @@ def tokenize(
     tokenizer.save(folder)
 
 
-def make_unit(unit: Unit, at: Path, shard_tokens: int, journal: Journal) -> None:
+def make_unit(unit: Unit, at: Path, encoder: str, shard_tokens: int, journal: Journal) -> None:
     """The shards of a unit, and last its catalogue."""
-    tokenizer = Tokenizer.load(at)
+    tokenizer = Tokenizer.load(at, encoder=encoder)
     shutil.rmtree(unit.folder, ignore_errors=True)  # what a killed worker left
     writer = ShardWriter(
         unit.folder,

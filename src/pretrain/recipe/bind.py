@@ -17,7 +17,7 @@ def bind_all(recipe: Recipe) -> dict[str, dict[str, Any]]:
     for leaf in leaves(recipe):
         try:
             needs = {f.name for f in options(leaf) if f.default is dataclasses.MISSING}
-            filled = {"vocab_size": recipe.tokenizer.vocab_size} if "vocab_size" in needs - leaf.options.keys() else {}
+            filled = {"vocab_size": recipe.tokenizer.ids} if "vocab_size" in needs - leaf.options.keys() else {}
             bound = leaf.bind(**filled)
         except UserError as error:
             problems.found += getattr(error, "problems", [error])

@@ -191,11 +191,11 @@ def _check_vocabulary(recipe: Recipe, wrong: Callable[[str, str, str], None]) ->
     section, ids = recipe.tokenizer, recipe.model.family.options.get("vocab_size")
     if section.from_ is not None or section.kind == "characters":
         return
-    if section.vocab_size - section.reserved < 256:
+    if section.kind == "bpe" and section.vocab_size - section.reserved < 256:
         what = f"{section.reserved} of vocab_size = {section.vocab_size} leave no room for the 256 bytes"
         wrong("tokenizer.reserved", what, f"at most {max(section.vocab_size - 256, 1)}, or a larger vocab_size")
-    if isinstance(ids, int) and ids < section.vocab_size:
-        wrong("model.vocab_size", f"{ids} is less than tokenizer.vocab_size = {section.vocab_size}", "at least as many")
+    if section.kind == "bpe" and isinstance(ids, int) and ids < section.ids:
+        wrong("model.vocab_size", f"{ids} is less than the tokenizer's {section.ids} ids", "at least as many")
 
 
 def _check_names(recipe: Recipe, problems: Problems) -> None:

@@ -5,20 +5,21 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from pretrain.base.errors import UserError, nearest
-from pretrain.base.files import write
-from pretrain.base.random import key
+from pretrain.base.files import digest_file, write
 from pretrain.corpus.build import Build, made_of
 from pretrain.corpus.cut import CUT_VERSION, Cut, empty
 from pretrain.corpus.parts import Steps
+from pretrain.corpus.sample import Sample
 from pretrain.corpus.sources import local_files, source_files
 from pretrain.corpus.task import Engine, Pool
 from pretrain.corpus.tokenize import tokenize, units
@@ -29,16 +30,19 @@ from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
 from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
+from pretrain.recipe.tokenizer import Tokenizer as Section
 from pretrain.run import tokens
 from pretrain.run.store import Key, Store
 from pretrain.run.strata import strata
 from pretrain.shards.format import SHARD_VERSION
 from pretrain.shards.shelf import Cache
-from pretrain.tokenizer import bpe
+from pretrain.tokenizer import bpe, take_over, wordpiece
+from pretrain.tokenizer.splits import pattern
 from pretrain.tokenizer.tokenizer import Tokenizer
 
 STAGES = ("corpus", "tokenizer", "tokens", "train", "evaluate", "release")
 PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "pyarrow")  # whose versions can change a result
+PROOF_DOCUMENTS, PROOF_CHARACTERS = 64, 20_000  # of each source, on which a faster encoder must be equal
 
 
 class Missing(Exception):
@@ -156,6 +160,8 @@ def walk(context: Context, stages: Sequence[str]) -> None:
         tokenizer = tokenizer_stage(context, cut, "tokenizer" in stages) if _needed(stages, 1) else None
         if tokenizer is None or not _needed(stages, 2):
             return
+        if not context.dry:
+            tokenizer = fastest(context, cut, tokenizer)
         folders = tokens_stage(context, cut, tokenizer, "tokens" in stages)
     except Missing as missing:
         if context.dry:
@@ -196,44 +202,63 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
 
 def tokenizer_stage(context: Context, cut: Cut, wanted: bool) -> Tokenizer:
     """The tokenizer of the recipe, trained on a seeded sample of the training documents, or taken over."""
-    section, seed, shards = context.recipe.tokenizer, context.recipe.run.seed, context.recipe.tokens.from_
-    given: Path | str | None = section.from_
+    section, shards = context.recipe.tokenizer, context.recipe.tokens.from_
+    given, said = section.from_, "tokenizer.split" in context.recipe.layers.origins
     if given is None and shards is not None:
-        given = tokens.tokenizer_at(tokens.sources_at(shards), context.store.root / "steps" / "tokenizers")
+        given = str(tokens.tokenizer_at(tokens.sources_at(shards), context.store.root / "steps" / "tokenizers"))
+    split = pattern(section.split, section.digits) if said else None  # of ranks that are taken over: never guessed
     if given is not None:
-        found = Tokenizer.load(given)
-        key: Key = {"version": bpe.BPE_VERSION, "from": found.digest}
-        context.tokenizer_folder = context.stored("tokenizer", key, found.save, wanted=wanted)
-        return Tokenizer.load(context.tokenizer_folder)
-    made_of = {"version": bpe.BPE_VERSION, "settings": tree(section), "seed": seed, "text": cut.digest("train")}
+        parts = {file.name: digest_file(file) for file in take_over.files(given)}
+        key: Key = {"version": bpe.BPE_VERSION, "from": parts, "split": split, "specials": section.specials}
+    else:
+        sample = sample_texts(context.recipe, cut)
+        text = {"documents": cut.digest("train"), "bytes": sample.bytes}
+        settings = {"version": bpe.BPE_VERSION, "settings": tree(section)}
+        key = {**settings, "seed": context.recipe.run.seed, "text": text}
     begun = context.remembered.get("folders", {}).get("tokenizer")
-    own = context.store.folder("tokenizer", made_of).name
-    if begun not in (None, own) and context.store.differs_only_in("text", context.store.root / begun, made_of):
+    own = context.store.folder("tokenizer", key).name
+    if begun not in (None, own) and context.store.differs_only_in("text", context.store.root / begun, key):
         context.tokenizer_folder = context.store.root / begun
         if wanted:
             context.report(Stage("tokenizer", "reused", "the run was begun with it", str(context.tokenizer_folder)))
         return Tokenizer.load(context.tokenizer_folder)
 
     def make(folder: Path) -> None:
-        texts = sample_texts(cut, section.sample_bytes, seed)
-        if section.kind == "characters":
-            bpe.characters(texts, reserved=section.reserved).save(folder)
-        else:
-            bpe.train(texts, section.vocab_size, split=section.split, reserved=section.reserved).save(folder)
+        if given is not None:
+            take_over.take_over(given, split=split, specials=section.specials).save(folder)
+            return
+        context.report(Notice("info", f"the tokenizer is trained on {sample.describe()}"))
+        train(section, sample).save(folder)
 
-    context.tokenizer_folder = context.stored("tokenizer", made_of, make, wanted=wanted)
+    context.tokenizer_folder = context.stored("tokenizer", key, make, wanted=wanted)
     return Tokenizer.load(context.tokenizer_folder)
 
 
-def sample_texts(cut: Cut, size: int, seed: int) -> list[str]:
-    """Training documents in the order of a keyed hash, until `size` bytes are reached."""
-    total, out = 0, []
-    for document in sorted(cut.documents("train"), key=lambda one: key(seed, "tokenizer", one.id)):
-        if total >= size:
-            break
-        out.append(document.text)
-        total += len(document.text.encode())
-    return out
+def train(section: Section, texts: Iterable[str]) -> Tokenizer:
+    """A tokenizer as a recipe says. Raises UserError where the vocabulary or the texts are too small."""
+    same: dict[str, Any] = {"reserved": section.reserved, "own": section.specials, "multiple": section.multiple}
+    if section.kind == "characters":
+        return bpe.characters(texts, byte_fallback=section.byte_fallback, **same)
+    if section.kind == "wordpiece":
+        return wordpiece.train(texts, section.vocab_size, lowercase=section.lowercase, **same)
+    return bpe.train(texts, section.vocab_size, split=section.split, digits=section.digits, **same)
+
+
+def sample_texts(recipe: Recipe, cut: Cut) -> Sample:
+    """What a tokenizer is trained on: `tokenizer.sample_bytes` by the weights of the sources."""
+    return Sample.of(cut, recipe.tokenizer.sample_bytes, {one.name: one.weight for one in recipe.corpus.sources})
+
+
+def fastest(context: Context, cut: Cut, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer served by a faster encoder, where one gives the same ids on documents of every source."""
+    texts = [
+        document.text[:PROOF_CHARACTERS]
+        for name in cut.summary
+        for document in islice(cut.documents("train", name), PROOF_DOCUMENTS)
+    ]
+    served, why = tokenizer.faster(texts)
+    context.report(Notice("info", why))
+    return served
 
 
 def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool) -> dict[str, Path]:

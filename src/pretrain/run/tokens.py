@@ -2,13 +2,14 @@
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec.core
 
 from pretrain.base.errors import UserError
-from pretrain.base.files import digest, write
+from pretrain.base.files import digest
 from pretrain.corpus.task import Failure, Pool, Task
 from pretrain.order.best_fit import pack_shard, table_name, write_table
 from pretrain.order.pack import Rows
@@ -17,7 +18,7 @@ from pretrain.shards.foreign import take_over
 from pretrain.shards.format import CATALOGUE, dtype_for
 from pretrain.shards.shelf import Cache, Shelf
 from pretrain.shards.write import write_catalogue
-from pretrain.tokenizer.tokenizer import FILE, Tokenizer
+from pretrain.tokenizer.tokenizer import CONFIG, FILE, Tokenizer
 
 
 def sources_at(place: str) -> dict[str, str]:
@@ -47,8 +48,10 @@ def tokenizer_at(places: Mapping[str, str], scratch: Path) -> Path:
         raise UserError(what, where=place, expected="tokenizer.from, a folder with its tokenizer.json") from None
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / FILE).write_bytes(data)
+        with suppress(FileNotFoundError):
+            (Path(name) / CONFIG).write_bytes(read_bytes(f"{place}/{CONFIG}"))
         found = Tokenizer.load(name)
-    write(scratch / found.digest / FILE, data)
+    found.save(scratch / found.digest)
     return scratch / found.digest
 
 
