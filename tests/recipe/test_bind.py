@@ -82,7 +82,7 @@ def test_a_default_says_which_smaller_sizes_a_family_takes(recipe: Path) -> None
     ("said", "message"),
     [
         (["model.max_position_embeddings=64", "train.sequence=128"], "train.sequence = 128 and model.max_position_emb"),
-        (["model.vocab_size=300"], "model.vocab_size: 300 is less than tokenizer.vocab_size = 32768"),
+        (["model.vocab_size=300"], "model.vocab_size: 300 is less than the tokenizer's 32768 ids"),
         (["tokenizer.vocab_size=2000", "tokenizer.reserved=1800"], "1800 of vocab_size = 2000 .*expected at most 1744"),
         (["run.name=.."], "run.name: '..' is no folder name; expected a name without slashes that begins with no dot"),
         (["run.name=."], "run.name: '.' is no folder name"),
