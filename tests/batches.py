@@ -1,5 +1,7 @@
 """Batches of random documents, for tests of objectives."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pretrain.order.batch import Batch, Vocabulary
@@ -23,6 +25,19 @@ def batch(samples: int, sequence: int, *, seed: int = 0, mean: int = 20, first: 
         positions=np.broadcast_to(np.arange(sequence), (samples, sequence))[..., None],
         seed=seed,
         sources=tuple("code" if i % 2 else "prose" for i in range(samples)),
+    )
+
+
+def padded(samples: int, sequence: int) -> Batch:
+    """The same with a last quarter that is padding, by an id that stands for text, of a document of its own."""
+    made, stop = batch(samples, sequence), sequence - sequence // 4
+    place = np.arange(sequence)
+    return replace(
+        made,
+        tokens=np.where(place >= stop, 0, made.tokens),
+        targets=np.where(place >= stop - 1, 0, made.targets),
+        weights=np.where(place >= stop - 1, 0, made.weights),
+        documents=np.where(place >= stop, 99, made.documents).astype(np.int32),
     )
 
 

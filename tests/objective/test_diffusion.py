@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from batches import MASK, VOCABULARY, batch, chi_square
+from batches import MASK, VOCABULARY, batch, chi_square, padded
 from pretrain.base.errors import UserError
 from pretrain.objective.cross_entropy import Loss, cross_entropy
 from pretrain.objective.kinds.diffusion import Diffusion
@@ -15,19 +15,20 @@ from pretrain.objective.objective import Given
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 
 MUTANTS = [
+    ("src/pretrain/objective/kinds/diffusion.py", "batch.tokens) & (own > 0)", "batch.tokens)"),
     ("src/pretrain/objective/kinds/diffusion.py", "np.where(hidden, 1 / level, 0)", "np.where(hidden, 1, 0)"),
     (
         "src/pretrain/objective/kinds/diffusion.py",
         '"diffusion.hide", batch.tokens.shape[1:]) < level)',
         '"diffusion.hide", batch.tokens.shape[1:]) < 0.5)',
     ),
-    ("src/pretrain/objective/kinds/diffusion.py", "& ~special", ""),
+    ("src/pretrain/objective/kinds/diffusion.py", "~vocabulary.is_special(batch.tokens) & (own > 0)", "(own > 0)"),
     (
         "src/pretrain/objective/kinds/diffusion.py",
-        "np.where(special, IGNORE, batch.tokens)",
+        "np.where(text, batch.tokens, IGNORE)",
         "np.where(hidden, batch.tokens, IGNORE)",
     ),
-    ("src/pretrain/objective/kinds/diffusion.py", "weights=batch.own_weights", "weights=batch.weights"),
+    ("src/pretrain/objective/kinds/diffusion.py", "weights=own", "weights=batch.weights"),
     (
         "src/pretrain/objective/kinds/diffusion.py",
         "given.weights[given.targets != IGNORE].sum()",
@@ -64,6 +65,13 @@ def test_even_levels_spread_over_neighbours_alone() -> None:
         rows = np.arange(first, first + 16)
         levels = np.sort(Diffusion(even=True)._levels(replace(batch(16, 4), rows=rows)))
         assert np.diff(levels, append=levels[0] + 1).max() < 2 / 16
+
+
+def test_padding_is_neither_hidden_nor_counted() -> None:
+    every = padded(8, 40)
+    made = Diffusion(least=0.9).prepare(every, VOCABULARY)
+    assert np.array_equal(made.tokens[:, 30:], every.tokens[:, 30:]) and (made.targets[:, 30:] == IGNORE).all()
+    assert (made.tokens[:, :28] == MASK).any()
 
 
 def given_by(made: Batch, hidden: torch.Tensor) -> Given:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from batches import MASK, VOCABULARY, batch, chi_square, weight
+from batches import MASK, VOCABULARY, batch, chi_square, padded, weight
 from pretrain.base.errors import UserError
 from pretrain.objective.cross_entropy import Loss, cross_entropy
 from pretrain.objective.kinds.masked import Masked, word_starts
@@ -20,6 +20,7 @@ from pretrain.order.vocabulary import vocabulary
 from pretrain.tokenizer.bpe import train
 
 MUTANTS = [
+    ("src/pretrain/objective/kinds/masked.py", "& (own > 0)", ""),
     ("src/pretrain/objective/kinds/masked.py", "pick < self.rate", "pick > self.rate"),
     ("src/pretrain/objective/kinds/masked.py", "kind < self.hidden)]", "kind < self.hidden - 0.02)]"),
     ("src/pretrain/objective/kinds/masked.py", "kind < self.hidden + self.replaced)", "kind < self.hidden + 0.05)"),
@@ -29,7 +30,7 @@ MUTANTS = [
         "np.where(chosen, batch.tokens, IGNORE)",
         "np.where(tokens != batch.tokens, batch.tokens, IGNORE)",
     ),
-    ("src/pretrain/objective/kinds/masked.py", "weights=batch.own_weights", "weights=batch.weights"),
+    ("src/pretrain/objective/kinds/masked.py", "weights=own", "weights=batch.weights"),
     (
         "src/pretrain/objective/kinds/masked.py",
         "vocabulary.ordinary(other[swap])",
@@ -123,6 +124,13 @@ def twin(every: Batch, known: Vocabulary) -> np.ndarray:
             goes_on = same and known.joins[0, row[j]] and known.joins[1, row[j - 1]]
             out[i, j] = out[i, j - 1] if goes_on else j
     return out
+
+
+def test_padding_is_not_chosen() -> None:
+    every = padded(8, 40)
+    made = Masked(rate=1.0).prepare(every, VOCABULARY)
+    assert np.array_equal(made.tokens[:, 30:], every.tokens[:, 30:]) and (made.targets[:, 30:] == IGNORE).all()
+    assert (made.targets[:, :30] != IGNORE).sum() == (every.tokens[:, :30] < 32).sum()
 
 
 def test_weights_are_those_of_the_tokens_themselves() -> None:

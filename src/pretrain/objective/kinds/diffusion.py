@@ -32,18 +32,19 @@ class Diffusion:
             raise ValueError(f"least = {self.least}; expected a level above 0, at most 1")
 
     def prepare(self, batch: Batch, vocabulary: Vocabulary) -> Batch:
-        """Hidden tokens; all but specials are targets, that they count, and `extra["scale"]` is 1 / t where one is
+        """Hidden tokens; targets are all that stand for text and have a weight; `extra["scale"]` is 1 / t where one is
         hidden, 0 elsewhere. Raises UserError."""
         if vocabulary.mask is None:
             raise UserError("the tokenizer has no mask token", expected="<|mask|> (tokenizer.reserved ≥ 3), or [MASK]")
         level = self.least + (1 - self.least) * self._levels(batch)[:, None]
-        special = vocabulary.is_special(batch.tokens)
-        hidden = (uniform(batch.seed, batch.rows, "diffusion.hide", batch.tokens.shape[1:]) < level) & ~special
+        own = batch.own_weights
+        text = ~vocabulary.is_special(batch.tokens) & (own > 0)
+        hidden = (uniform(batch.seed, batch.rows, "diffusion.hide", batch.tokens.shape[1:]) < level) & text
         return replace(
             batch,
             tokens=np.where(hidden, vocabulary.mask, batch.tokens),
-            targets=np.where(special, IGNORE, batch.tokens),
-            weights=batch.own_weights,
+            targets=np.where(text, batch.tokens, IGNORE),
+            weights=own,
             extra={"scale": np.where(hidden, 1 / level, 0).astype(np.float32)},
         )
 

@@ -39,7 +39,7 @@ class FillInMiddle:
     def prepare(self, batch: Batch, vocabulary: Vocabulary) -> Batch:
         """Rearranged samples; sentinels are given, not predicted, and weights go where their tokens go.
 
-        A piece that holds specials beside its document's end stays as it is. Raises UserError.
+        A piece that holds specials beside its document's end, or no weight, as padding, stays. Raises UserError.
         """
         if vocabulary.fim is None:
             expected = "<|fim_prefix|>, <|fim_suffix|> and <|fim_middle|> (tokenizer.reserved ≥ 13)"
@@ -61,14 +61,14 @@ class FillInMiddle:
         """Fills sample i of `made`: first which place of the text stands where, then all that goes with it."""
         text, weights, documents = _whole(batch, i)
         starts = [0, *(np.flatnonzero(np.diff(documents)) + 1), len(text)]
-        odd = vocabulary.is_special(text) & (text != vocabulary.end)
+        odd = vocabulary.is_special(text)
         places, piece, room = list[np.ndarray](), list[np.ndarray](), len(text)
         for start, stop, draw in zip(starts[:-1], starts[1:], draws, strict=False):
             count = min(stop - start, room - 3)
             body = np.arange(start, start + count)
-            if draw[0] < self.rate and count > 0 and not odd[body].any():
-                ended = int(text[body[-1]] == vocabulary.end)
-                body = self._order(body[: count - ended], body[count - ended :], draw[1:])
+            inner = body[:-1] if count > 0 and text[body[-1]] == vocabulary.end else body
+            if draw[0] < self.rate and weights[inner].any() and not odd[inner].any():
+                body = self._order(inner, body[len(inner) :], draw[1:])
             else:
                 body = np.arange(start, min(stop, start + room))
             room -= len(body)

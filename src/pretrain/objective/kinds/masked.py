@@ -30,7 +30,10 @@ class Masked:
             raise ValueError("expected 0 < rate ≤ 1, and hidden and replaced that are 1 together or less")
 
     def prepare(self, batch: Batch, vocabulary: Vocabulary) -> Batch:
-        """Masked tokens, and as targets the chosen ones; specials are neither chosen nor put in. Raises UserError."""
+        """Masked tokens, and as targets the chosen ones; specials and what has no weight are not among them.
+
+        Raises UserError.
+        """
         if vocabulary.mask is None:
             raise UserError("the tokenizer has no mask token", expected="<|mask|> (tokenizer.reserved ≥ 3), or [MASK]")
         shape = batch.tokens.shape[1:]
@@ -38,12 +41,13 @@ class Masked:
         pick, kind, other = (uniform(batch.seed, batch.rows, tag, shape) for tag in tags)
         if self.whole_words:
             pick = np.take_along_axis(pick, word_starts(batch, vocabulary), 1)
-        chosen = (pick < self.rate) & ~vocabulary.is_special(batch.tokens)
+        own = batch.own_weights
+        chosen = (pick < self.rate) & ~vocabulary.is_special(batch.tokens) & (own > 0)
         tokens = batch.tokens.copy()
         tokens[chosen & (kind < self.hidden)] = vocabulary.mask
         swap = chosen & (kind >= self.hidden) & (kind < self.hidden + self.replaced)
         tokens[swap] = vocabulary.ordinary(other[swap])
-        return replace(batch, tokens=tokens, targets=np.where(chosen, batch.tokens, IGNORE), weights=batch.own_weights)
+        return replace(batch, tokens=tokens, targets=np.where(chosen, batch.tokens, IGNORE), weights=own)
 
     def loss(self, given: Given, cost: Cost) -> dict[str, Loss]:
         """By name; the head sees the chosen places alone."""
