@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find, leaf
-from pretrain.base.files import write
+from pretrain.base.files import MANIFEST, manifest_digest, read_manifest, write
 from pretrain.corpus.clusters import Clustering
 from pretrain.corpus.cut import (
     CUT_VERSION,
@@ -29,7 +29,7 @@ from pretrain.corpus.exchange import ranges
 from pretrain.corpus.joins import PIECES, mark, repeated, take_out, write_groups, write_keys, write_pieces
 from pretrain.corpus.parts import Account, Part, StepFile, Steps, split
 from pretrain.corpus.read_part import READ_VERSION, read_part
-from pretrain.corpus.sources import SourceFile
+from pretrain.corpus.sources import SourceFile, source_file
 from pretrain.corpus.steps import Step, run_steps
 from pretrain.corpus.task import Failure, Journal, Pool, Task
 from pretrain.recipe.corpus import Corpus, Source
@@ -43,26 +43,45 @@ def version_of(step: Leaf) -> int:
     return getattr(find(step.kind, step.use), "VERSION", 1)
 
 
+def settings(step: Leaf) -> dict[str, object]:
+    """A leaf as it goes into a key: name, version, options; a file that an option names goes by its name and content.
+
+    The convention: an option that names files has `path=True` in its field's `recipe.schema.key`; it is then relative
+    to the file that says it, and a changed file makes another key. Raises UserError where a file is missing.
+    """
+    named = {name: _named(value) for name, value in step.paths().items()}
+    return {"use": step.use, "version": version_of(step), **step.options, **named}
+
+
+def _named(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_named(one) for one in value]
+    path = Path(str(value))
+    if not path.is_absolute():
+        return value  # a word, such as "langid"
+    if not path.exists():
+        raise UserError("no such file", where=str(path), expected="a file that an option of a step names")
+    if (path / MANIFEST).is_file():  # an earlier corpus
+        return [path.name, manifest_digest(read_manifest(path))]
+    return [path.name, source_file(path, path.name).digest]
+
+
 def made_of(corpus: Corpus, files: Mapping[str, Sequence[SourceFile]], seed: int) -> dict[str, object]:
     """All that a cut depends on."""
     sources = {
         one.name: {**_reading(one), "files": {file.url: file.digest for file in files[one.name]}}
         for one in corpus.sources
     }
-    steps = [{"use": step.use, "version": version_of(step), **step.options} for step in corpus.steps]
-    settings = {"held_out": corpus.held_out, "measure": corpus.measure, "dropped_text": corpus.dropped_text}
-    return {"version": CUT_VERSION, "seed": seed, **settings, "sources": sources, "steps": steps}
+    steps = [settings(step) for step in corpus.steps]
+    cut = {"held_out": corpus.held_out, "measure": corpus.measure, "dropped_text": corpus.dropped_text}
+    return {"version": CUT_VERSION, "seed": seed, **cut, "sources": sources, "steps": steps}
 
 
 def _reading(source: Source) -> dict[str, object]:
-    reading = {"read": source.reader.use, "version": [READ_VERSION, version_of(source.reader)], **source.reader.options}
+    reading: dict[str, object] = {"license": source.license, "version": READ_VERSION, "read": settings(source.reader)}
     if getattr(leaf(source.reader.kind, source.reader.use), "payloads", False):
-        reading["extract"] = {
-            "use": source.extract.use,
-            "version": version_of(source.extract),
-            **source.extract.options,
-        }
-    return {"license": source.license, **reading}
+        reading["extract"] = settings(source.extract)
+    return reading
 
 
 @dataclass
@@ -118,10 +137,10 @@ class Build:
     def _read(self, files: Mapping[str, Sequence[SourceFile]]) -> list[Chain]:
         tasks, chains, parts = [], list[Chain](), list[Part]()
         for source in self.corpus.sources:
-            reader, extractor = source.reader.bind(), source.extract.bind()
+            reader, extractor, reading = source.reader.bind(), source.extract.bind(), _reading(source)
             for part in split(source.name, files[source.name]):
                 file = self.steps.file(
-                    f"read-{source.reader.use}", {"source": source.name, **_reading(source), "files": part.inputs}
+                    f"read-{source.reader.use}", {"source": source.name, **reading, "files": part.inputs}
                 )
                 arguments = (part, reader, extractor, source.license, file)
                 tasks.append((file, Task(f"reading {source.name}", read_part, arguments)))
@@ -154,13 +173,12 @@ class Build:
         if not steps:
             return chains
         tasks, after = [], []
+        named = [settings(made) for made, _ in steps]
         for chain in chains:
             todo: list[tuple[Step, StepFile]] = []
             start = chain
-            for made, step in steps:
-                file = self.steps.file(
-                    made.use, [chain.key, made.use, version_of(made), made.options, self.sample, self.seed]
-                )
+            for (made, step), what in zip(steps, named, strict=True):
+                file = self.steps.file(made.use, [chain.key, what, self.sample, self.seed])
                 if todo or not file.done():
                     todo.append((step, file))
                 chain = chain.then(made.use, file, edits=step.edits)
@@ -188,10 +206,10 @@ class Build:
         self.report(f"{name}: {said}")
 
     def _keys(self, chains: Sequence[Chain], step: Leaf) -> list[StepFile]:
-        bound, out, tasks = step.bind(), [], []
+        bound, what, out, tasks = step.bind(), settings(step), [], []
         for chain in chains:
             scope = chain.source if getattr(bound, "scope", "all") == "source" else ""
-            options = [step.use, version_of(step), step.options, scope, self.sample, chain.number]
+            options = [what, scope, self.sample, chain.number]
             file = self.steps.file(f"{step.use}-keys", [chain.key, *options], ".npy")
             arguments = (chain.base, chain.edited, chain.last, bound, scope, chain.number, self.sample, self.seed, file)
             tasks.append((file, Task(f"{step.use} keys", write_keys, arguments)))
@@ -214,7 +232,7 @@ class Build:
 
     def _pieces(self, chains: Sequence[Chain], step: Leaf) -> list[Chain]:
         bound = step.bind()
-        options = [step.use, version_of(step), step.options]
+        options = [settings(step)]
         pieces = [
             self.steps.file(f"{step.use}-pieces", [chain.key, *options, chain.number], ".npy") for chain in chains
         ]
@@ -361,9 +379,9 @@ def _index(folder: Path, step: Leaf) -> list[StepFile]:
     made = next((one for one in table if one["use"] == step.use), None)
     if made is None:
         raise UserError(f"it has no index of {step.use}", where=str(folder), expected=f"{step.use} among its steps")
-    free = ("use", "version", "against", "keep", "most")
-    then, now = ({k: v for k, v in one.items() if k not in free} for one in (made, step.options))
-    if then != now or made["version"] != version_of(step):
+    free = ("against", "keep", "most")
+    then, now = ({k: v for k, v in one.items() if k not in free} for one in (made, settings(step)))
+    if then != now:
         raise UserError(f"its {step.use} has other options", where=str(folder), expected=json.dumps(now))
     return [StepFile(path) for path in sorted((folder / "index" / step.use).glob("*.npy"))]
 

@@ -58,7 +58,7 @@ def tree(value: object) -> Tree:
         if inner is None or f.name == "layers":
             continue
         if f.metadata.get("rest"):
-            out |= {f.metadata["by"]: inner.use, **inner.options}
+            out |= {f.metadata["by"]: inner.use, **inner.said()}
         else:
             out[f.name.removesuffix("_")] = _plain(inner)
     return out
@@ -66,8 +66,8 @@ def tree(value: object) -> Tree:
 
 def _plain(value: object) -> object:
     if isinstance(value, Leaf):
-        return {"use": value.use, **value.options}
-    if isinstance(value, tuple):
+        return {"use": value.use, **value.said()}
+    if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return tree(value) if is_dataclass(value) else value
 

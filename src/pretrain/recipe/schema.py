@@ -77,6 +77,25 @@ class Leaf:
         problems.stop()
         return made
 
+    def paths(self) -> dict[str, object]:
+        """The options that name files, `path=True` in their `key`, made absolute; of leaves of the corpus alone.
+
+        Other rooms' leaves may need torch to be imported.
+        """
+        if not self.options or not self.kinds[0].startswith("corpus."):
+            return {}
+        builder = Builder(self.layers, Problems())
+        mine = {f.name.removesuffix("_"): f for f in dataclasses.fields(leaf(self.kind, self.use))}
+        return {
+            name: builder.absolute(mine[name], value, f"{self.key}.{name}")
+            for name, value in self.options.items()
+            if name in mine and mine[name].metadata.get("path")
+        }
+
+    def said(self) -> dict[str, object]:
+        """Its options as a recipe says them that may lie anywhere."""
+        return {**self.options, **self.paths()}
+
     def with_options(self, **more: object) -> "Leaf":
         """The same leaf with some options said."""
         return dataclasses.replace(self, options={**self.options, **more})
@@ -206,7 +225,7 @@ class Builder:
         if isinstance(made, (int, float)) and not isinstance(made, bool) and (bounds := self._bounds(f, made)):
             self.problems.add(f"{path} = {_shown(made)} is out of range", where=self._where(path), expected=bounds)
             return _WRONG
-        return self._absolute(made, path) if meta.get("path") else made
+        return self.absolute(f, made, path) if meta.get("path") else made
 
     def _bounds(self, f: Any, made: float) -> str:
         """The range of a key, where a number lies outside."""
@@ -223,12 +242,14 @@ class Builder:
         ends = {"at least": low, "at most": high, "below": below}
         return " and ".join(f"{word} {end}" for word, end in ends.items() if end is not None)
 
-    def _absolute(self, value: object, path: str) -> object:
-        """Paths are relative to the file that says them."""
+    def absolute(self, f: Any, value: object, path: str) -> object:
+        """Paths are relative to the file that says them; the default of a key, such as "langid", may be a word."""
         folder = self.layers.origin(path).folder
-        if isinstance(value, tuple):
-            return tuple(self._absolute(one, path) for one in value)
-        if not isinstance(value, str) or folder is None or "://" in value or value.startswith(PLACEHOLDERS):
+        if isinstance(value, list | tuple):
+            return tuple(self.absolute(f, one, path) for one in value)
+        if not isinstance(value, str) or value == f.default or folder is None:
+            return value
+        if "://" in value or value.startswith(PLACEHOLDERS):
             return value
         return str(folder.resolve() / Path(value).expanduser())
 

@@ -17,7 +17,7 @@ class Exact:
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
     most: int = key("documents of a text", 1, at_least=1)
-    against: tuple[str, ...] = ()
+    against: tuple[str, ...] = key("earlier corpora, folders of the store", (), path=True)
 
     def keys(self, document: Document) -> np.ndarray:
         """Both halves of the text's digest, uint64 [1, 2]."""

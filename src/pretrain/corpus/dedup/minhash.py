@@ -27,7 +27,7 @@ class Minhash:
     scope: Literal["all", "source"] = "all"
     keep: Literal["first", "longest"] = "first"
     most: int = key("documents of a cluster", 1, at_least=1)
-    against: tuple[str, ...] = ()
+    against: tuple[str, ...] = key("earlier corpora, folders of the store", (), path=True)
     shingle: int = key("words in a shingle", 5, at_least=1)
     bands: int = key("bands of the signature", 14, at_least=1)
     rows: int = key("hashes in a band", 8, at_least=1)

@@ -22,7 +22,7 @@ SHORT = 40  # characters of a paragraph, below which it is taken to be in its do
 class Language:
     """Says the language, keeps those of `keep`; with `paragraphs`, takes out paragraphs in other languages."""
 
-    model: str = "langid"
+    model: str = key('"langid", or a fastText model, .bin or .ftz', "langid", path=True)
     keep: tuple[str, ...] = ()
     min_score: float = key("bound on the score of the language", 0.0, at_least=0, at_most=1)
     paragraphs: bool = False

@@ -25,8 +25,8 @@ RATE = 0.5  # of learning, which falls to 0
 class Classifier:
     """`positive` and `negative` are files of examples: .jsonl with `text`, or text, a paragraph an example."""
 
-    positive: tuple[str, ...] = ()
-    negative: tuple[str, ...] = ()
+    positive: tuple[str, ...] = key("files of examples of what to keep", (), path=True)
+    negative: tuple[str, ...] = key("files of examples of what to drop", (), path=True)
     min_quality: float = key("bound on the probability of a positive example", 0.5, at_least=0, at_most=1)
     buckets: int = key("rows of the hashed features", 2**18, at_least=1)
     epochs: int = key("passes over the examples", 5, at_least=1)

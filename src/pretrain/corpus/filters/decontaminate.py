@@ -30,7 +30,7 @@ class Decontaminate:
     words; a shorter one, of at least 8 words, as a whole.
     """
 
-    against: tuple[str, ...]
+    against: tuple[str, ...] = key("evaluation sets: .jsonl files, or folders of them", path=True)
     words: int = key("words in a run", 13, at_least=1)
     min_share: float = key("share of an item's runs that a document may hold", 0.0, at_least=0, at_most=1)
     max_items: int = key("items that a document may hold", 0, at_least=0)

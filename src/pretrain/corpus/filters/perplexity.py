@@ -15,7 +15,7 @@ from pretrain.recipe.schema import key
 class Perplexity:
     """`model` is a file of KenLM's, .arpa or binary, over lower-case words."""
 
-    model: str
+    model: str = key("a model of KenLM's, .arpa or binary", path=True)
     max_perplexity: float = key("per word", 1000.0, at_least=0)
 
     @cached_property

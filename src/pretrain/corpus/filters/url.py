@@ -15,8 +15,8 @@ from pretrain.recipe.schema import key
 class Url:
     """`domains` and `words` are files with an entry a line (UT1's lists fit); a host is blocked with all below it."""
 
-    domains: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    domains: tuple[str, ...] = key("files of hosts, one a line", (), path=True)
+    words: tuple[str, ...] = key("files of words, one a line", (), path=True)
     max_words: int = key("listed words that a URL may hold", 0, at_least=0)
 
     @cached_property
