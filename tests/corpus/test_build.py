@@ -1,4 +1,4 @@
-"""Twin: what a key covers, option by option; and the kept set after a change equals that of a corpus made from nothing."""
+"""Twin: what a key covers, option by option; what is kept after a change equals a corpus made from nothing."""
 
 import json
 import shutil
@@ -32,15 +32,17 @@ batch = 64
 sequence = 64
 [corpus]
 held_out = 0
+"""
+SOURCE = """
 [[corpus.sources]]
-name = "web"
+name = "{0}"
 read = "jsonl"
-paths = ["in/*.jsonl"]
+paths = ["in/{0}*.jsonl"]
 """
 
 
-def recipe(folder: Path, more: str = "") -> Recipe:
-    (folder / "x.toml").write_text(RECIPE + more)
+def recipe(folder: Path, more: str = "", sources: Sequence[str] = ("a",)) -> Recipe:
+    (folder / "x.toml").write_text(RECIPE + "".join(map(SOURCE.format, sources)) + more)
     return load(str(folder / "x.toml"))
 
 
@@ -119,3 +121,13 @@ def test_a_default_that_is_a_word_is_no_file(tmp_path: Path) -> None:
     lines(tmp_path / "in" / "a.jsonl", [{"text": "text"}])
     made = recipe(tmp_path, '[[corpus.steps]]\nuse = "language"\nmodel = "langid"\n')
     assert made.corpus.steps[0].bind().model == "langid" and key_of(made)["steps"][0]["model"] == "langid"
+
+
+def test_no_source_is_held_out_whole(tmp_path: Path) -> None:
+    names = [f"s{i}" for i in range(12)]
+    for i, name in enumerate(names):
+        lines(tmp_path / "in" / f"{name}-.jsonl", [{"text": f"{name} {j} text"} for j in range(1 + i % 3)])
+    recipe(tmp_path, "", [f"{name}-" for name in names])
+    summary = cut_of(tmp_path, load(str(tmp_path / "x.toml"), ["corpus.held_out=0.5"])).summary
+    assert all(summary[f"{name}-"]["train"]["documents"] for name in names)
+    assert sum(summary[f"{name}-"]["held_out"]["documents"] for name in names) >= 2

@@ -21,7 +21,6 @@ from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
-    ("src/pretrain/corpus/cut.py", 'key(seed, "held out", ids[row])', "number(0, rows)[row]"),
     ("src/pretrain/corpus/cut.py", 'cluster[_rows(mine)] = mine["cluster"]', "pass"),
     ("src/pretrain/corpus/cut.py", "np.flatnonzero(survivors(chain, lost) & (sizes > 1))", "np.flatnonzero(sizes > 1)"),
 ]

@@ -16,6 +16,7 @@ from pretrain.corpus.cut import (
     Chain,
     HoldOut,
     cluster_draws,
+    extremes,
     gather,
     judge,
     lose,
@@ -113,7 +114,7 @@ class Build:
             if hasattr(leaf(step.kind, step.use), "pieces"):
                 chains = self._pieces(chains, step)
             else:
-                keys = self._keys(chains, step)
+                keys = self._keys(chains, step, f"{step.use} keys")
                 chains = self._mark(chains, step, keys)
                 marks.append((step, [chain.files[-1][1] for chain in chains], keys))
         chains = self._local(chains, local)
@@ -205,14 +206,14 @@ class Build:
             said += "; it changed nothing"
         self.report(f"{name}: {said}")
 
-    def _keys(self, chains: Sequence[Chain], step: Leaf) -> list[StepFile]:
+    def _keys(self, chains: Sequence[Chain], step: Leaf, name: str) -> list[StepFile]:
         bound, what, out, tasks = step.bind(), settings(step), [], []
         for chain in chains:
             scope = chain.source if getattr(bound, "scope", "all") == "source" else ""
             options = [what, scope, self.sample, chain.number]
             file = self.steps.file(f"{step.use}-keys", [chain.key, *options], ".npy")
             arguments = (chain.base, chain.edited, chain.last, bound, scope, chain.number, self.sample, self.seed, file)
-            tasks.append((file, Task(f"{step.use} keys", write_keys, arguments)))
+            tasks.append((file, Task(name, write_keys, arguments)))
             out.append(file)
         self._must([task for file, task in tasks if not file.done()])
         return out
@@ -286,7 +287,10 @@ class Build:
             gone = sum(file.entry()["account"]["rows_in"] for file in losers)
             self.report(f"{step.use}: {gone:,} documents are copies of others" if gone else f"{step.use}: no copies")
         drawn = self._draws(scratch, chains, marks, [one for _, _, one in lost])
-        hold_out = HoldOut.of(self.corpus.held_out, drawn)
+        few = 1 + len(self.corpus.sources)
+        ends = self._must([Task("held-out split", extremes, (chain, drawn, few)) for chain in chains])
+        sources = [chain.source for chain in chains]
+        hold_out = HoldOut.of(self.corpus.held_out, list(zip(sources, ends, strict=True)))
         (folder / "verdicts").mkdir()
         verdicts = [StepFile(folder / "verdicts" / f"{chain.number - 1:05}.parquet") for chain in chains]
         kept = [scratch.file("kept", chain.number) for chain in chains]
@@ -326,8 +330,9 @@ class Build:
         lost: Sequence[Sequence[StepFile]],
     ) -> list[StepFile]:
         """Every survivor's draw; near copies, and the documents of a group, share theirs."""
-        near = next((keys for step, _, keys in marks if step.use == "minhash"), None)
-        keys = near if near is not None else self._keys(chains, Leaf(("corpus.dedup",), "minhash"))
+        near = next((keys for step, _, keys in marks if step.use == "minhash" and step.bind().scope == "all"), None)
+        split = "held-out split: near copies"
+        keys = near if near is not None else self._keys(chains, Leaf(("corpus.dedup",), "minhash"), split)
         groups = [self.steps.file("groups", [chain.base.key, chain.number], ".npy") for chain in chains]
         self._must(
             [
@@ -342,11 +347,11 @@ class Build:
         ranked = [scratch.file("members", chain.number, ".npy") for chain in chains]
         self._must(
             [
-                Task("held_out", member_draws, (chain, members, lost, self.seed, file))
+                Task("held-out split", member_draws, (chain, members, lost, file))
                 for chain, file in zip(chains, ranked, strict=True)
             ]
         )
-        return self._ranges(scratch, "draws", ranked, cluster_draws)
+        return self._ranges(scratch, "draws", ranked, cluster_draws, self.seed)
 
     def _gather(self, chains: Sequence[Chain], kept: Sequence[StepFile], folder: Path) -> dict[str, list[dict]]:
         out: dict[str, list[dict]] = {}

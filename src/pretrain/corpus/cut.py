@@ -27,7 +27,7 @@ from pretrain.corpus.read_part import TEXT
 from pretrain.corpus.steps import current
 from pretrain.corpus.task import Journal
 
-CUT_VERSION = 1
+CUT_VERSION = 2
 SAID = 4  # reasons that a line on a source names
 RANKED = np.dtype([("key", "<u8"), ("cluster", "<u8"), ("rank", "<u8"), ("number", "<u8")])
 LOST = np.dtype([("key", "<u8"), ("cluster", "<u8")])  # `key` is the number of a copy that does not stay
@@ -118,14 +118,9 @@ def lose(ranked: Sequence[StepFile], part: int, count: int, most: int, out: Step
 
 
 def member_draws(
-    chain: Chain,
-    members: Sequence[StepFile],
-    lost: Sequence[Sequence[StepFile]],
-    seed: int,
-    out: StepFile,
-    journal: Journal,
+    chain: Chain, members: Sequence[StepFile], lost: Sequence[Sequence[StepFile]], out: StepFile, journal: Journal
 ) -> None:
-    """Each survivor's cluster and the draw of its id; without a cluster it is its own."""
+    """Each survivor's cluster, its own without one, and the first 64 bits of its id."""
     mine = of_part(members, chain.number, MEMBERS)
     alive = survivors(chain, lost)
     rows = np.flatnonzero(alive)
@@ -135,39 +130,57 @@ def member_draws(
     table = np.zeros(len(rows), RANKED)
     table["cluster"], table["number"] = cluster[rows], number(chain.number, rows)
     table["key"] = splitmix(table["cluster"])
-    table["rank"] = [key(seed, "held out", ids[row]) for row in rows.tolist()]
+    table["rank"] = [int(ids[row][:16], 16) for row in rows.tolist()]
     write_rows(out, table)
 
 
-def cluster_draws(ranked: Sequence[StepFile], part: int, count: int, out: StepFile, journal: Journal) -> None:
-    """The least draw of each cluster's survivors, for each of them."""
+def cluster_draws(
+    ranked: Sequence[StepFile], part: int, count: int, seed: int, out: StepFile, journal: Journal
+) -> None:
+    """One draw for each cluster, from its survivor with the least id: a large one is held out no sooner than another."""
     rows = read_range(ranked, part, count, RANKED)
     new = np.ones(len(rows), bool)
     new[1:] = rows["cluster"][1:] != rows["cluster"][:-1]
     table = np.zeros(len(rows), DRAWN)
     table["key"] = rows["number"]
     if len(rows):
-        table["draw"] = rows["rank"][np.flatnonzero(new)[np.cumsum(new) - 1]]  # sorted: the first is the least
-    drawn = table["draw"]
-    more = {"least": int(drawn.min()), "most": int(drawn.max())} if len(rows) else {}
-    write_rows(out, table, **more)
+        first = rows["rank"][new]  # sorted: a cluster's first is its least
+        table["draw"] = np.array([key(seed, "held out", one) for one in first.tolist()], np.uint64)[np.cumsum(new) - 1]
+    write_rows(out, table)
+
+
+def extremes(chain: Chain, drawn: Sequence[StepFile], count: int, journal: Journal) -> tuple[list[int], int]:
+    """The `count` least draws of a part's survivors, and the greatest; -1 without any."""
+    draws = np.unique(of_part(drawn, chain.number, DRAWN)["draw"])
+    return draws[:count].tolist(), int(draws[-1]) if len(draws) else -1
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Draws at most `below` are held out."""
+    """Clusters whose draw is at most `below` are held out, but for those that are `spared`."""
 
     below: int
+    spared: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, share: float, drawn: Sequence[StepFile]) -> "HoldOut":
-        """A share of the clusters: at least one, and never all, where there are two."""
-        entries = [entry for file in drawn if "least" in (entry := file.entry())]
-        least = min((entry["least"] for entry in entries), default=0)
-        most = max((entry["most"] for entry in entries), default=0)
-        if not share or least == most:
-            return cls(-1)
-        return cls(min(max(int(share * 2**64), least), most - 1))
+    def of(cls, share: float, found: Sequence[tuple[str, tuple[list[int], int]]]) -> "HoldOut":
+        """A share of the clusters, one at least where that leaves each source its last one to be trained on.
+
+        `found` are the sources of the parts and their `extremes`, one more than there are sources.
+        """
+        most: dict[str, int] = {}
+        for source, (_, greatest) in found:
+            most[source] = max(most.get(source, -1), greatest)
+        spared = frozenset(most.values())
+        others = {draw for _, (least, _) in found for draw in least} - spared
+        return cls(max(int(share * 2**64), min(others)) if share and others else -1, spared)
+
+    def rows(self, held: np.ndarray) -> set[int]:
+        """Which rows of DRAWN are held out, by their place in the part."""
+        if self.below < 0:
+            return set()
+        spared = np.isin(held["draw"], np.array(sorted(self.spared - {-1}), np.uint64))
+        return set(_rows(held[(held["draw"] <= np.uint64(self.below)) & ~spared]).tolist())
 
 
 def judge(
@@ -186,10 +199,7 @@ def judge(
     copies: dict[int, tuple[str | None, str | None]] = {}
     for step, reason, files in reversed(lost):
         copies |= dict.fromkeys(_rows(of_part(files, chain.number, LOST)).tolist(), (step, reason))
-    held = of_part(drawn, chain.number, DRAWN)
-    held_rows = (
-        set(_rows(held)[held["draw"] <= np.uint64(max(hold_out.below, 0))].tolist()) if hold_out.below >= 0 else set()
-    )
+    held_rows = hold_out.rows(of_part(drawn, chain.number, DRAWN))
     flaws = chain.base.columns("id", "url", "file", "place")
     stays, row = list[dict](), 0
     with making(verdicts, VERDICTS) as (writer, account):
