@@ -11,8 +11,10 @@ from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.corpus.build import Build, made_of
 from pretrain.corpus.cut import Cut
-from pretrain.corpus.parts import Steps
+from pretrain.corpus.ledger import entries
+from pretrain.corpus.parts import Account, StepFile, Steps
 from pretrain.corpus.sources import source_files
+from pretrain.events.kinds import Event, Notice
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 
@@ -21,6 +23,11 @@ MUTANTS = [
     ("src/pretrain/recipe/recipe.py", "**inner.said()", "**inner.options"),
     ("src/pretrain/recipe/recipe.py", "**value.said()", "**value.options"),
     ("src/pretrain/recipe/schema.py", "value == f.default or", ""),
+    ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),
+    ("src/pretrain/corpus/build.py", "chain.key, use, i, SET_ASIDE", "chain.key, use, i"),
+    ("src/pretrain/corpus/build.py", "not dropped and not total.changed", "not dropped"),
+    ("src/pretrain/corpus/joins.py", '"reason": SET_ASIDE if lives and not i', '"reason": SET_ASIDE if not i'),
+    ("src/pretrain/corpus/cut.py", "self.rows, self.size = [], 0", "self.size = 0"),
 ]
 Local = find("corpus.engine", "local").Local
 RECIPE = """
@@ -50,13 +57,14 @@ def key_of(made: Recipe) -> dict[str, object]:
     return made_of(made.corpus, {source.name: source_files(source) for source in made.corpus.sources}, 5)
 
 
-def cut_of(folder: Path, made: Recipe, said: Sequence[str] = (), *, processes: int = 0) -> Cut:
+def cut_of(folder: Path, made: Recipe, said: list[Event] | None = None) -> Cut:
     files = {source.name: source_files(source) for source in made.corpus.sources}
     shutil.rmtree(folder / "cut", ignore_errors=True)
     (folder / "cut").mkdir()
     (folder / "steps").mkdir(exist_ok=True)
-    with Local(processes).open(folder / "steps") as pool:
-        Build(made.corpus, 5, Steps(folder / "steps"), pool, list(said).append).run(files, folder / "cut")
+    with Local(0).open(folder / "steps") as pool:
+        tell = [].append if said is None else said.append
+        Build(made.corpus, 5, Steps(folder / "steps"), pool, tell).run(files, folder / "cut")
     return Cut(folder / "cut")
 
 
@@ -131,3 +139,97 @@ def test_no_source_is_held_out_whole(tmp_path: Path) -> None:
     summary = cut_of(tmp_path, load(str(tmp_path / "x.toml"), ["corpus.held_out=0.5"])).summary
     assert all(summary[f"{name}-"]["train"]["documents"] for name in names)
     assert sum(summary[f"{name}-"]["held_out"]["documents"] for name in names) >= 2
+
+
+PARTS = 3
+STEPS = """
+[[corpus.steps]]
+use = "length"
+min_characters = 3
+[[corpus.steps]]
+use = "lines"
+[[corpus.steps]]
+use = "exact"
+[[corpus.steps]]
+use = "redact"
+"""
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, folder: str) -> list[Path]:
+    """A disk that cannot take the first file that is begun in a folder of steps; how often it was tried."""
+    commit, bad = StepFile.commit, list[Path]()
+
+    def fail(self: StepFile, partial: Path, account: Account, **more: object) -> None:
+        if self.path.parent.name == folder and self.path in [*bad, self.path][:1]:
+            bad.append(self.path)
+            raise OSError(5, "Input/output error")
+        commit(self, partial, account, **more)
+
+    monkeypatch.setattr(StepFile, "commit", fail)
+    return bad
+
+
+@pytest.mark.parametrize("folder", ["read-jsonl", "length", "lines-pieces", "lines", "exact-keys", "exact"])
+def test_a_part_that_fails_three_times_is_set_aside_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 1)  # a part a file
+    for i in range(PARTS):
+        lines(tmp_path / "in" / f"a{i}.jsonl", [{"text": f"text {i} {j}" if j else ""} for j in range(4)])
+    made = recipe(tmp_path, STEPS)
+    with pytest.MonkeyPatch.context() as once:
+        broken(once, folder)
+        with pytest.raises(UserError, match=r"a0.jsonl.* failed three times: OSError.*output error; .*failed_share"):
+            cut_of(tmp_path, made)
+    shutil.rmtree(tmp_path / "steps")
+    made, said = load(str(tmp_path / "x.toml"), [f"corpus.failed_share={1 / PARTS}"]), list[Event]()
+    with pytest.MonkeyPatch.context() as once:
+        bad = broken(once, folder)
+        cut = cut_of(tmp_path, made, said)
+        assert len(bad) == 3
+    gone = 1 if folder == "read-jsonl" else 3  # documents; of a file that could not be read, its one row
+    reasons = {"no text": PARTS - (folder == "read-jsonl"), "set aside after three failures": gone}
+    assert cut.summary["a"]["dropped_for"] == reasons
+    assert len(list(cut.documents("train"))) == 3 * (PARTS - 1) and len(cut.aside) == 1
+    warned = [one.text for one in said if isinstance(one, Notice) and one.level == "warning"]
+    assert [text for text in warned if text.startswith("set aside: ")] == [f"set aside: {cut.aside[0]}"]
+
+    repaired = cut_of(tmp_path, made)
+    assert not repaired.aside and len(list(repaired.documents("train"))) == 3 * PARTS
+    before = {path.name: path.read_bytes() for path in repaired.folder.rglob("*") if path.is_file()}
+    shutil.rmtree(tmp_path / "steps")
+    after = {path.name: path.read_bytes() for path in cut_of(tmp_path, made).folder.rglob("*") if path.is_file()}
+    assert after == before, "as if nothing had happened"
+
+
+def test_what_is_said_of_steps(tmp_path: Path) -> None:
+    rows = [{"text": f"The letter {i} of the captain was read to the people of the town."} for i in range(4)]
+    rows += [{"text": "Der Brief des Kapitäns wurde den Leuten in der Stadt gestern vorgelesen."}, *[{"x": 1}] * 60]
+    lines(tmp_path / "in" / "a.jsonl", rows)
+    steps = ["language", "length", "url", "redact", "exact"]
+    said = list[Event]()
+    cut_of(tmp_path, recipe(tmp_path, "".join(f'[[corpus.steps]]\nuse = "{use}"\n' for use in steps)), said)
+    told = {one.text.partition(":")[0]: (one.level, one.text) for one in said if isinstance(one, Notice)}
+    assert told["reading a"][0] == "warning" and "65 → 5 documents (60 read: no text)" in told["reading a"][1]
+    assert "more than corpus.most_dropped = 0.9 of them are gone" in told["reading a"][1]
+    assert told["language"] == ("info", "language: 5 → 5 documents; languages: en 4, de 1")
+    assert told["length"][0] == "info" or told["length"][1].endswith("it changed nothing")
+    assert told["url"] == ("warning", "url: 5 → 5 documents; it changed nothing")
+    assert told["redact"] == ("warning", "redact: 5 → 5 documents; it changed nothing")
+    assert told["exact"] == ("info", "exact: 5 → 5 documents")
+
+
+def test_documents_are_sorted_in_bounded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines(tmp_path / "in" / "a.jsonl", [{"text": f"text {i} " * 20} for i in range(300)])
+    whole = [one.id for one in cut_of(tmp_path, recipe(tmp_path)).documents("train")]
+    monkeypatch.setattr("pretrain.corpus.cut.RUN_BYTES", 2000)
+    assert [one.id for one in cut_of(tmp_path, recipe(tmp_path)).documents("train")] == whole
+
+
+def test_what_a_reader_counts_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("A book without the lines of the project around it.")
+    made = recipe(tmp_path, '[[corpus.sources]]\nname = "books"\nread = "gutenberg"\npaths = ["in/*.txt"]\n', [])
+    cut = cut_of(tmp_path, made)
+    [entry] = entries(cut.folder, next(iter(cut.verdicts()))["id"])
+    assert entry.steps == [("read", None, {"boilerplate_found": 0.0})]

@@ -184,3 +184,11 @@ def test_the_summary_says_scores_and_what_to_try(tmp_path: Path) -> None:
     assert "1,234 bytes never trained on" in text and "this model       1.500\n  xz -9            1.750" in text
     assert "Of 8 functions that it wrote, Python's parser accepts 25%." in text and "  def f():\n      pass" in text
     assert f"pretrain sample {run.path} 'def read(' --tokens" in text
+    assert f"{run.path}: events/, release/\n" in text, "what is there, no more"
+
+
+def test_the_summary_after_the_corpus_alone(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "x")
+    with Log(run) as log:
+        log.write(Stage("corpus", "reused", "nothing changed"))
+    assert summary(run.path).endswith(f"events/\n\nTry next:\n  pretrain inspect {run.path} --html page.html")

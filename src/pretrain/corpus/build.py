@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find, leaf
-from pretrain.base.files import MANIFEST, manifest_digest, read_manifest, write
-from pretrain.corpus.clusters import Clustering
+from pretrain.base.files import MANIFEST, digest_of, manifest_digest, read_manifest, write
+from pretrain.corpus.clusters import KEYS, Clustering
 from pretrain.corpus.cut import (
+    ASIDE,
     CUT_VERSION,
     RANKED,
     Chain,
@@ -26,13 +32,26 @@ from pretrain.corpus.cut import (
     write_index,
 )
 from pretrain.corpus.document import Flaw, Record
-from pretrain.corpus.exchange import ranges
-from pretrain.corpus.joins import PIECES, mark, repeated, take_out, write_groups, write_keys, write_pieces
+from pretrain.corpus.exchange import ranges, write_rows
+from pretrain.corpus.joins import (
+    EDITS,
+    MARKS,
+    PIECES,
+    SET_ASIDE,
+    mark,
+    repeated,
+    set_aside,
+    take_out,
+    write_groups,
+    write_keys,
+    write_pieces,
+)
 from pretrain.corpus.parts import Account, Part, StepFile, Steps, split
 from pretrain.corpus.read_part import READ_VERSION, read_part
 from pretrain.corpus.sources import SourceFile, source_file
 from pretrain.corpus.steps import Step, run_steps
 from pretrain.corpus.task import Failure, Journal, Pool, Task
+from pretrain.events.kinds import Event, Notice
 from pretrain.recipe.corpus import Corpus, Source
 from pretrain.recipe.schema import Leaf
 
@@ -79,7 +98,8 @@ def made_of(corpus: Corpus, files: Mapping[str, Sequence[SourceFile]], seed: int
 
 
 def _reading(source: Source) -> dict[str, object]:
-    reading: dict[str, object] = {"license": source.license, "version": READ_VERSION, "read": settings(source.reader)}
+    reading: dict[str, object] = {"license": source.license, "version": READ_VERSION, "read": source.reader.use}
+    reading["reader"] = settings(source.reader)
     if getattr(leaf(source.reader.kind, source.reader.use), "payloads", False):
         reading["extract"] = settings(source.extract)
     return reading
@@ -93,8 +113,9 @@ class Build:
     seed: int
     steps: Steps
     pool: Pool
-    report: Callable[[str], None]
-    failures: list[Failure] = field(default_factory=list)
+    report: Callable[[Event], None]
+    parts: list[Part] = field(default_factory=list)
+    aside: dict[int, str] = field(default_factory=dict)  # parts by place, and why they failed
 
     @property
     def sample(self) -> float:
@@ -114,29 +135,54 @@ class Build:
             if hasattr(leaf(step.kind, step.use), "pieces"):
                 chains = self._pieces(chains, step)
             else:
-                keys = self._keys(chains, step, f"{step.use} keys")
-                chains = self._mark(chains, step, keys)
+                keys, failed = self._keys(chains, step, f"{step.use} keys")
+                chains = self._mark(chains, step, keys, failed)
                 marks.append((step, [chain.files[-1][1] for chain in chains], keys))
         chains = self._local(chains, local)
         self._cut(chains, marks, folder)
 
-    def _do(self, name: str, tasks: Sequence[tuple[StepFile, Task]]) -> list[Failure]:
-        """Runs the tasks whose files are not there yet."""
-        todo = [task for file, task in tasks if not file.done()]
-        if not todo:
-            return []
-        return [one for one in self.pool.run(todo) if isinstance(one, Failure)]
-
-    def _must(self, tasks: Sequence[Task]) -> list[object]:
+    def _must(self, tasks: Sequence[Task]) -> list[Any]:
         """Runs tasks that the whole corpus hangs on. Raises UserError where one cannot be done."""
         results = self.pool.run(tasks)
         for one in results:
             if isinstance(one, Failure):
-                raise UserError(f"{one.task.name} failed three times: {one.reason.strip().splitlines()[-1]}")
+                raise UserError(f"{one.task.name} failed three times: {_why(one)}")
         return results
 
+    def _try(self, tasks: Sequence[tuple[int, StepFile, Task]]) -> set[int]:
+        """Runs tasks of parts, by place, whose files are not there yet; returns the parts to set aside.
+
+        Raises UserError where more than corpus.failed_share of the parts failed three times.
+        """
+        todo = [(part, task) for part, file, task in tasks if not file.done()]
+        results = self.pool.run([task for _, task in todo]) if todo else []
+        failed = {part: one for (part, _), one in zip(todo, results, strict=True) if isinstance(one, Failure)}
+        for part, one in failed.items():
+            where = _where(self.parts[part], one)
+            self.aside[part] = f"{one.task.name}, {where}: {_why(one)}"
+            if len(self.aside) > self.corpus.failed_share * len(self.parts):
+                share = f"at most corpus.failed_share = {self.corpus.failed_share} of the parts"
+                raise UserError(f"{one.task.name} failed three times: {_why(one)}", where=where, expected=share)
+            self.report(Notice("warning", f"set aside: {self.aside[part]}"))
+        return set(failed)
+
+    def _set_aside(self, chain: Chain, steps: Sequence[tuple[str, pa.Schema, bool]]) -> Chain:
+        """Drops what is left of a part, in files that no run takes for those of the steps: the next one tries again."""
+        made = [self.steps.file(use, [chain.key, use, i, SET_ASIDE]) for i, (use, _, _) in enumerate(steps)]
+        tables = [(schema, file) for (_, schema, _), file in zip(steps, made, strict=True)]
+        self._must([Task("set aside", set_aside, (chain.base, chain.last, chain.number, tables))])
+        for (use, _, edits), file in zip(steps, made, strict=True):
+            chain = chain.then(use, file, edits=edits)
+        return chain
+
+    def _nothing(self, file: StepFile, dtype: np.dtype) -> StepFile:
+        """Stands for the keys of a part that is set aside."""
+        empty = StepFile(file.path.with_stem(digest_of([file.key, SET_ASIDE])))
+        write_rows(empty, np.zeros(0, dtype))
+        return empty
+
     def _read(self, files: Mapping[str, Sequence[SourceFile]]) -> list[Chain]:
-        tasks, chains, parts = [], list[Chain](), list[Part]()
+        tasks, chains = list[tuple[int, StepFile, Task]](), list[Chain]()
         for source in self.corpus.sources:
             reader, extractor, reading = source.reader.bind(), source.extract.bind(), _reading(source)
             for part in split(source.name, files[source.name]):
@@ -144,38 +190,33 @@ class Build:
                     f"read-{source.reader.use}", {"source": source.name, **reading, "files": part.inputs}
                 )
                 arguments = (part, reader, extractor, source.license, file)
-                tasks.append((file, Task(f"reading {source.name}", read_part, arguments)))
+                tasks.append((len(chains), file, Task(f"reading {source.name}", read_part, arguments)))
                 chains.append(Chain(len(chains) + 1, source.name, file))
-                parts.append(part)
-        failed = self._do("read", tasks)
-        if len(failed) > self.corpus.failed_share * len(parts):
-            one = failed[0]
-            raise UserError(
-                f"{one.task.name} failed three times: {one.reason.strip().splitlines()[-1]}",
-                where=_where(one),
-                expected=f"at most corpus.failed_share = {self.corpus.failed_share} of the parts",
-            )
-        for one in failed:
-            part, _, _, license, file = one.task.arguments
-            read_part(part, _SetAside(), _SetAside(), license, file, Journal())
-            self.report(f"{one.task.name}: set aside {_where(one)}: {one.reason.strip().splitlines()[-1]}")
+                self.parts.append(part)
+        for i in self._try(tasks):
+            part, _, _, license, file = tasks[i][2].arguments
+            aside = StepFile(file.path.with_stem(digest_of([file.key, SET_ASIDE])))
+            read_part(part, _SetAside(), _SetAside(), license, aside, Journal())
+            chains[i] = Chain(chains[i].number, part.source, aside)
         for source in self.corpus.sources:
-            accounts = _total([chain.base for chain in chains if chain.source == source.name])
-            if not accounts.rows_out:
-                reasons = ", ".join(f"{count:,} {reason}" for reason, count in accounts.reasons.most_common(3))
+            mine = [chain.base for chain in chains if chain.source == source.name]
+            account = _total(mine)
+            if not account.rows_out:
+                reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.reasons.most_common(3))
                 raise UserError(
                     f"corpus.sources {source.name!r}: no document in {len(files[source.name])} files ({reasons})",
                     expected="text",
                 )
+            self._say(f"reading {source.name}", account, acts=False)
         return chains
 
     def _local(self, chains: list[Chain], steps: Sequence[tuple[Leaf, Step]]) -> list[Chain]:
         """Consecutive filters and edits; a part's missing files are made in one go."""
         if not steps:
             return chains
-        tasks, after = [], []
+        tasks, begun, after = list[tuple[int, StepFile, Task]](), [], []
         named = [settings(made) for made, _ in steps]
-        for chain in chains:
+        for i, chain in enumerate(chains):
             todo: list[tuple[Step, StepFile]] = []
             start = chain
             for (made, step), what in zip(steps, named, strict=True):
@@ -187,63 +228,67 @@ class Build:
                     start = chain
             arguments = (start.base, start.edited, start.last, todo, self.sample, self.seed)
             if todo:
-                tasks.append((todo[-1][1], Task(", ".join(step.use for step, _ in todo), run_steps, arguments)))
+                tasks.append((i, todo[-1][1], Task(", ".join(step.use for step, _ in todo), run_steps, arguments)))
+            begun.append((start, todo))
             after.append(chain)
-        self._must([task for _, task in tasks])
+        for i in self._try(tasks):
+            start, todo = begun[i]
+            after[i] = self._set_aside(start, [(step.use, step.schema(), step.edits) for step, _ in todo])
         for number, (made, _) in enumerate(steps):
-            self._say(made.use, [chain.files[number - len(steps)][1] for chain in after])
+            self._say(made.use, _total([chain.files[number - len(steps)][1] for chain in after]))
         return after
 
-    def _say(self, name: str, files: Sequence[StepFile]) -> None:
-        total = _total(files)
+    def _say(self, name: str, total: Account, *, acts: bool = True) -> None:
+        """What a step did in a line; a warning where it dropped too much, or did nothing though it is there to act."""
         dropped = total.rows_in - total.rows_out
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in total.reasons.most_common(3))
-        changed = total.bytes_in - total.bytes_out if not dropped else 0
-        said = f"{total.rows_in:,} → {total.rows_out:,} documents" + (f" ({reasons})" if dropped else "")
-        if total.rows_in and dropped > self.corpus.most_dropped * total.rows_in:
-            said += f"; WARNING: more than corpus.most_dropped = {self.corpus.most_dropped} of them"
-        if not dropped and not changed and not name.startswith(("exact", "minhash", "domain")):
-            said += "; it changed nothing"
-        self.report(f"{name}: {said}")
+        said = [f"{total.rows_in:,} → {total.rows_out:,} documents"]
+        if dropped:
+            said[0] += f" ({', '.join(f'{count:,} {reason}' for reason, count in total.reasons.most_common(3))})"
+        if total.languages:
+            said.append(f"languages: {', '.join(f'{one} {count:,}' for one, count in total.languages.most_common(8))}")
+        much = bool(total.rows_in) and dropped > self.corpus.most_dropped * total.rows_in
+        idle = acts and bool(total.rows_in) and not dropped and not total.changed
+        if much:
+            said.append(f"more than corpus.most_dropped = {self.corpus.most_dropped} of them are gone")
+        if idle:
+            said.append("it changed nothing")
+        self.report(Notice("warning" if much or idle else "info", f"{name}: {'; '.join(said)}"))
 
-    def _keys(self, chains: Sequence[Chain], step: Leaf, name: str) -> list[StepFile]:
-        bound, what, out, tasks = step.bind(), settings(step), [], []
-        for chain in chains:
+    def _keys(self, chains: Sequence[Chain], step: Leaf, name: str) -> tuple[list[StepFile], set[int]]:
+        """Keys of every part, and the parts to set aside."""
+        bound, what, out, tasks = step.bind(), settings(step), list[StepFile](), list[tuple[int, StepFile, Task]]()
+        for i, chain in enumerate(chains):
             scope = chain.source if getattr(bound, "scope", "all") == "source" else ""
             options = [what, scope, self.sample, chain.number]
             file = self.steps.file(f"{step.use}-keys", [chain.key, *options], ".npy")
             arguments = (chain.base, chain.edited, chain.last, bound, scope, chain.number, self.sample, self.seed, file)
-            tasks.append((file, Task(name, write_keys, arguments)))
+            tasks.append((i, file, Task(name, write_keys, arguments)))
             out.append(file)
-        self._must([task for file, task in tasks if not file.done()])
-        return out
+        failed = self._try(tasks)
+        return [self._nothing(file, KEYS) if i in failed else file for i, file in enumerate(out)], failed
 
-    def _mark(self, chains: Sequence[Chain], step: Leaf, keys: Sequence[StepFile]) -> list[Chain]:
+    def _mark(self, chains: Sequence[Chain], step: Leaf, keys: Sequence[StepFile], failed: set[int]) -> list[Chain]:
         earlier = [file for path in getattr(step.bind(), "against", ()) for file in _index(Path(path), step)]
         names = [*(file.key for file in keys), *(file.entry()["digest"] for file in earlier)]
         members = Clustering(self.steps, f"{step.use}-clusters", names, self._must).members([*keys, *earlier])
-        tasks, after = [], []
-        for chain in chains:
+        tasks, after = list[tuple[int, StepFile, Task]](), []
+        for i, chain in enumerate(chains):
             file = self.steps.file(step.use, [chain.key, names, chain.number])
             arguments = (chain.base, chain.last, members, chain.number, file)
-            tasks.append((file, Task(step.use, mark, arguments)))
+            tasks += [(i, file, Task(step.use, mark, arguments))] if i not in failed else []
             after.append(chain.then(step.use, file))
-        self._must([task for file, task in tasks if not file.done()])
+        for i in failed | self._try(tasks):
+            after[i] = self._set_aside(chains[i], [(step.use, MARKS, False)])
         return after
 
     def _pieces(self, chains: Sequence[Chain], step: Leaf) -> list[Chain]:
-        bound = step.bind()
-        options = [settings(step)]
-        pieces = [
-            self.steps.file(f"{step.use}-pieces", [chain.key, *options, chain.number], ".npy") for chain in chains
-        ]
-        self._must(
-            [
-                Task(step.use, write_pieces, (chain.base, chain.edited, chain.last, bound, chain.number, file))
-                for chain, file in zip(chains, pieces, strict=True)
-                if not file.done()
-            ]
-        )
+        bound, what, tasks = step.bind(), settings(step), list[tuple[int, StepFile, Task]]()
+        for i, chain in enumerate(chains):
+            file = self.steps.file(f"{step.use}-pieces", [chain.key, what, chain.number], ".npy")
+            arguments = (chain.base, chain.edited, chain.last, bound, chain.number, file)
+            tasks.append((i, file, Task(step.use, write_pieces, arguments)))
+        failed = self._try(tasks)
+        pieces = [self._nothing(file, PIECES) if i in failed else file for i, file, _ in tasks]
         names = [file.key for file in pieces]
         count = ranges(sum(file.entry()["account"]["rows_in"] for file in pieces), PIECES.itemsize)
         found = [
@@ -257,13 +302,14 @@ class Build:
             ]
         )
         tasks, after = [], []
-        for chain in chains:
-            file = self.steps.file(step.use, [chain.key, names, *options, chain.number])
-            arguments = (chain.base, chain.edited, chain.last, bound, found, chain.number, file)
-            tasks.append((file, Task(step.use, take_out, arguments)))
+        for i, chain in enumerate(chains):
+            file = self.steps.file(step.use, [chain.key, names, what, chain.number])
+            task = Task(step.use, take_out, (chain.base, chain.edited, chain.last, bound, found, chain.number, file))
+            tasks += [(i, file, task)] if i not in failed else []
             after.append(chain.then(step.use, file, edits=True))
-        self._must([task for file, task in tasks if not file.done()])
-        self._say(step.use, [chain.files[-1][1] for chain in after])
+        for i in failed | self._try(tasks):
+            after[i] = self._set_aside(chains[i], [(step.use, EDITS, True)])
+        self._say(step.use, _total([chain.files[-1][1] for chain in after]))
         return after
 
     def _cut(
@@ -272,6 +318,7 @@ class Build:
         """Which copies stay, what is held out, and the verdicts; its files are the cut's own."""
         scratch = Steps(folder / "scratch")
         lost: list[tuple[str, str, list[StepFile]]] = []
+        left = _total([chain.last or chain.base for chain in chains]).rows_out
         for step, files, _ in marks:
             bound, name = step.bind(), f"{step.use}-{len(lost)}"
             before = [one for _, _, one in lost]
@@ -285,7 +332,8 @@ class Build:
             losers = self._ranges(scratch, f"{name}-lost", ranked, lose, bound.most)
             lost.append((step.use, bound.reason, losers))
             gone = sum(file.entry()["account"]["rows_in"] for file in losers)
-            self.report(f"{step.use}: {gone:,} documents are copies of others" if gone else f"{step.use}: no copies")
+            self._say(step.use, Account(left, left - gone, reasons=Counter({bound.reason: gone})), acts=False)
+            left -= gone
         drawn = self._draws(scratch, chains, marks, [one for _, _, one in lost])
         few = 1 + len(self.corpus.sources)
         ends = self._must([Task("held-out split", extremes, (chain, drawn, few)) for chain in chains])
@@ -312,6 +360,8 @@ class Build:
         shutil.rmtree(folder / "scratch")
         steps = [{"source": one.source, "base": one.base.key, "steps": _paths(one)} for one in chains]
         write(folder / "parts.json", json.dumps(steps, indent=1))
+        if self.aside:
+            write(folder / ASIDE, json.dumps(list(self.aside.values()), indent=1, ensure_ascii=False))
         write(folder / "summary.json", json.dumps(summarise(folder, gathered), indent=1, ensure_ascii=False))
 
     def _ranges(
@@ -332,7 +382,11 @@ class Build:
         """Every survivor's draw; near copies, and the documents of a group, share theirs."""
         near = next((keys for step, _, keys in marks if step.use == "minhash" and step.bind().scope == "all"), None)
         split = "held-out split: near copies"
-        keys = near if near is not None else self._keys(chains, Leaf(("corpus.dedup",), "minhash"), split)
+        keys, failed = (
+            (near, set()) if near is not None else self._keys(chains, Leaf(("corpus.dedup",), "minhash"), split)
+        )
+        if failed:
+            raise UserError(f"{split}: {len(failed)} parts failed three times", expected="the keys of all of them")
         groups = [self.steps.file("groups", [chain.base.key, chain.number], ".npy") for chain in chains]
         self._must(
             [
@@ -361,7 +415,7 @@ class Build:
             there = folder / "kept" / source.name
             there.mkdir(parents=True)
             tasks = [Task("cut", gather, (mine, part, count, there / f"{part:05}.parquet")) for part in range(count)]
-            out[source.name] = self._must(tasks)  # type: ignore[assignment]
+            out[source.name] = self._must(tasks)
         return out
 
 
@@ -369,7 +423,7 @@ class _SetAside:
     """Reads nothing of a file that failed three times."""
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
-        yield Flaw(-1, file.url, "set aside after three failures")
+        yield Flaw(-1, file.url, SET_ASIDE)
 
     def extract(self, record: Record) -> Record | Flaw:
         raise AssertionError("it reads no record")
@@ -402,7 +456,14 @@ def _total(files: Sequence[StepFile]) -> Account:
     return total
 
 
-def _where(failure: Failure) -> str:
-    part: Part = failure.task.arguments[0]
-    number, item, _ = failure.spot
-    return f"{part.files[number].url}, item {item}" if 0 <= number < len(part.files) else part.files[0].url
+def _where(part: Part, failure: Failure) -> str:
+    """The record at which a unit failed: of a file while it is read, afterwards of a part's rows."""
+    first, row, _ = failure.spot
+    if failure.task.function is read_part:
+        return f"{part.files[max(first, 0)].url}, item {max(row, 0)}"
+    more = f" and {len(part.files) - 1} files more" if len(part.files) > 1 else ""
+    return f"document {max(first, 0)} of {part.files[0].url}{more}"
+
+
+def _why(failure: Failure) -> str:
+    return failure.reason.strip().splitlines()[-1]

@@ -7,7 +7,8 @@ takes a whole cluster along. Clusters of near copies, and groups, are held out w
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from pretrain.corpus.clusters import EARLIER, KEYS, MEMBERS, number
 from pretrain.corpus.document import Document
 from pretrain.corpus.exchange import read_range, write_rows
 from pretrain.corpus.joins import alive_rows, of_part
-from pretrain.corpus.parts import BATCH, StepFile, making
+from pretrain.corpus.parts import BATCH, Account, StepFile, TableWriter, making
 from pretrain.corpus.read_part import TEXT
 from pretrain.corpus.steps import current
 from pretrain.corpus.task import Journal
 
 CUT_VERSION = 2
+RUN_BYTES = 32 * 2**20  # of text that waits to be sorted
+ASIDE = "set-aside.json"  # what was left out of a cut since it failed three times
 SAID = 4  # reasons that a line on a source names
 RANKED = np.dtype([("key", "<u8"), ("cluster", "<u8"), ("rank", "<u8"), ("number", "<u8")])
 LOST = np.dtype([("key", "<u8"), ("cluster", "<u8")])  # `key` is the number of a copy that does not stay
@@ -137,7 +140,7 @@ def member_draws(
 def cluster_draws(
     ranked: Sequence[StepFile], part: int, count: int, seed: int, out: StepFile, journal: Journal
 ) -> None:
-    """One draw for each cluster, from its survivor with the least id: a large one is held out no sooner than another."""
+    """One draw for each cluster, from its survivor with the least id: a large one is held out no sooner."""
     rows = read_range(ranked, part, count, RANKED)
     new = np.ones(len(rows), bool)
     new[1:] = rows["cluster"][1:] != rows["cluster"][:-1]
@@ -201,8 +204,8 @@ def judge(
         copies |= dict.fromkeys(_rows(of_part(files, chain.number, LOST)).tolist(), (step, reason))
     held_rows = hold_out.rows(of_part(drawn, chain.number, DRAWN))
     flaws = chain.base.columns("id", "url", "file", "place")
-    stays, row = list[dict](), 0
-    with making(verdicts, VERDICTS) as (writer, account):
+    row = 0
+    with _Runs.of(kept) as stays, making(verdicts, VERDICTS, timed=False) as (writer, account):
         for found, alive in chain.documents():
             for document, lives in zip(found, alive, strict=True):
                 because, why = (steps[row], reasons[row]) if not lives else copies.get(row, (None, None))
@@ -218,16 +221,47 @@ def judge(
                 if split != "dropped" and document is not None:
                     account.rows_out += 1
                     account.bytes_out += size
-                    stays.append(_kept(document, split, seed))
+                    stays.add(_kept(document, split, seed), size)
                 else:
                     account.reasons[f"{because}: {why}"] += 1
                 row += 1
-    stays.sort(key=lambda one: (one["order"], one["group"] or "", one["place"] if one["group"] else 0, one["id"]))
-    with making(kept, KEPT) as (writer, account):
-        for one in stays:
-            writer.add(one)
-        account.rows_out = len(stays)
-        account.bytes_out = sum(len(one["text"].encode()) for one in stays)
+
+
+@dataclass
+class _Runs:
+    """Documents that stay, written in sorted runs of at most RUN_BYTES, whose ranges `gather` reads and merges."""
+
+    writer: TableWriter
+    account: Account
+    rows: list[dict] = field(default_factory=list)
+    size: int = 0
+
+    @classmethod
+    @contextmanager
+    def of(cls, file: StepFile) -> Iterator["_Runs"]:
+        with making(file, KEPT) as (writer, account):
+            runs = cls(writer, account)
+            yield runs
+            runs.flush()
+
+    def add(self, row: dict, size: int) -> None:
+        self.rows.append(row)
+        self.size += size
+        self.account.rows_out += 1
+        self.account.bytes_out += size
+        if self.size > RUN_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        self.rows.sort(key=_order)
+        for row in self.rows:
+            self.writer.add(row)
+        self.rows, self.size = [], 0
+
+
+def _order(row: dict) -> tuple[int, str, int, str]:
+    """Where a document stands among those that stay: those of a group together, as they were found."""
+    return row["order"], row["group"] or "", row["place"] if row["group"] else 0, row["id"]
 
 
 def _kept(document: Document, split: str, seed: int) -> dict:
@@ -263,7 +297,7 @@ def gather(kept: Sequence[StepFile], part: int, count: int, out: Path, journal: 
     bounds = [("order", ">=", pa.scalar(low, pa.uint64())), ("order", "<=", pa.scalar(high, pa.uint64()))]
     tables = [pa.parquet.read_table(file.path, filters=bounds) for file in kept]
     rows = [row for table in tables for row in table.to_pylist()]
-    rows.sort(key=lambda one: (one["order"], one["group"] or "", one["place"] if one["group"] else 0, one["id"]))
+    rows.sort(key=_order)
     pa.parquet.write_table(pa.Table.from_pylist(rows, KEPT), out, compression="zstd", row_group_size=BATCH)
     said: dict[str, list] = {}
     for split in ("train", "held_out"):
@@ -289,6 +323,12 @@ class Cut:
     def summary(self) -> dict[str, dict]:
         """By source: documents and bytes of each split, and what was dropped for which reason."""
         return json.loads((self.folder / "summary.json").read_bytes())
+
+    @property
+    def aside(self) -> list[str]:
+        """Parts that were set aside: at which step, where, and why."""
+        path = self.folder / ASIDE
+        return json.loads(path.read_bytes()) if path.is_file() else []
 
     def describe(self, source: str) -> str:
         """A sentence on a source: what is trained on, what is held out, what was left out and why."""

@@ -16,6 +16,7 @@ from pretrain.corpus.task import Journal
 
 PIECES = np.dtype([("key", "<u8"), ("check", "<u8"), ("number", "<u8"), ("place", "<u4")])
 REPEATED = np.dtype([("key", "<u8"), ("place", "<u4"), ("times", "<u4")])  # `key` is the document's number
+SET_ASIDE = "set aside after three failures"
 MARKS = pa.schema(
     [("alive", pa.bool_()), ("reason", pa.string()), ("cluster", pa.uint64()), ("cluster_size", pa.float64())]
 )
@@ -106,6 +107,24 @@ def mark(
             writer.add({"alive": lives, "reason": None, **values})
 
 
+def set_aside(
+    base: StepFile,
+    last: StepFile | None,
+    part: int,
+    tables: Sequence[tuple[pa.Schema, StepFile]],
+    journal: Journal,
+) -> None:
+    """Files of steps that failed at a part three times: what was still in is dropped by the first of them."""
+    alive = alive_rows(base, last)
+    for i, (schema, file) in enumerate(tables):
+        with making(file, schema) as (writer, account):
+            account.rows_in = 0 if i else int(alive.sum())
+            account.reasons.update({SET_ASIDE: account.rows_in} if account.rows_in else {})
+            for row, lives in enumerate(alive.tolist()):
+                own = {"cluster": (part << 32) | row, "cluster_size": 1.0} if schema == MARKS else {}
+                writer.add({"alive": False, "reason": SET_ASIDE if lives and not i else None, **own})
+
+
 def alive_rows(base: StepFile, last: StepFile | None) -> np.ndarray:
     """Which rows of a part are still in, bool [rows]: after a step, or after reading."""
     if last is None:
@@ -185,6 +204,7 @@ def take_out(
                         text = without(text, spans[mine["place"][start : start + times[name]]])
                         values["text"] = text
                     values["removed"] = float(len(document.text) - len(text))
+                    account.changed += text != document.text
                     if not text.strip():
                         values |= {"alive": False, "reason": "nothing left"}
                         account.reasons["nothing left"] += 1

@@ -19,7 +19,7 @@ STATE = ("alive", "reason", "text", "language")  # columns of a step that are no
 
 @dataclass(frozen=True)
 class Entry:
-    """A record's verdict, and by step: why it dropped the record, if it did, and its measures."""
+    """A record's verdict, and by step, reading first: why it dropped the record, if it did, and its measures."""
 
     verdict: dict
     steps: list[tuple[str, str | None, dict[str, float | str]]]
@@ -34,7 +34,8 @@ def entries(folder: Path, wanted: str) -> list[Entry]:
         match = pa.compute.or_(pa.compute.equal(names["id"], wanted), pa.compute.equal(names["url"], wanted))
         for row in pa.compute.indices_nonzero(match).to_pylist():
             verdict = pa.parquet.read_table(path).slice(row, 1).to_pylist()[0]
-            out.append(Entry(verdict, [_said(steps, use, name, row) for use, name in part["steps"]]))
+            said = [_said(steps, use, name, row) for use, name in part["steps"]]
+            out.append(Entry(verdict, [*_read(steps, part["base"], row), *said]))
     if not out:
         raise UserError(f"no record with the id or URL {wanted!r}", where=str(folder), expected="one of its verdicts")
     return out
@@ -44,6 +45,14 @@ def _said(steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None,
     file = StepFile(steps.root / use / f"{name}.parquet")
     values = pa.parquet.read_table(file.path).slice(row, 1).to_pylist()[0]
     return use, values["reason"], {key: v for key, v in values.items() if key not in STATE and v is not None}
+
+
+def _read(steps: Steps, name: str, row: int) -> Iterator[tuple[str, str | None, dict[str, float | str]]]:
+    """What the reader counted in a record, if it did: pages without text, say."""
+    path = next(steps.root.glob(f"read-*/{name}.parquet"))
+    measures = pa.parquet.read_table(path, columns=["measures"])["measures"][row].as_py()
+    if measures is not None:
+        yield "read", None, json.loads(measures)
 
 
 def places(folders: Sequence[Path], identity: str) -> Iterator[tuple[Path, int, int]]:

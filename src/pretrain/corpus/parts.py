@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,24 +49,30 @@ def split(source: str, files: Sequence[SourceFile]) -> list[Part]:
 
 @dataclass
 class Account:
-    """What a step did to a part: rows in and out, bytes of text, why rows were dropped, and what it cost."""
+    """What a step did to a part: rows in and out, bytes of text, why rows were dropped, and what it cost.
+
+    `changed` are the rows whose text or language it changed, `languages` how often it named which.
+    """
 
     rows_in: int = 0
     rows_out: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    reasons: Counter = None  # type: ignore[assignment]
+    reasons: Counter = field(default_factory=Counter)
+    changed: int = 0
+    languages: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.reasons = Counter(self.reasons or {})
+        self.reasons, self.languages = Counter(self.reasons), Counter(self.languages)
 
     def add(self, other: "Account") -> None:
         """Sums two accounts into this one."""
-        for name in ("rows_in", "rows_out", "bytes_in", "bytes_out", "seconds", "cpu_seconds"):
+        for name in ("rows_in", "rows_out", "bytes_in", "bytes_out", "changed", "seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.reasons.update(other.reasons)
+        self.languages.update(other.languages)
 
 
 @dataclass(frozen=True)
@@ -162,8 +168,11 @@ class TableWriter:
 
 
 @contextmanager
-def making(file: StepFile, schema: pa.Schema) -> Iterator[tuple[TableWriter, Account]]:
-    """A writer and an account to fill; the file is there, whole, when the block ends well."""
+def making(file: StepFile, schema: pa.Schema, *, timed: bool = True) -> Iterator[tuple[TableWriter, Account]]:
+    """A writer and an account to fill; the file is there, whole, when the block ends well.
+
+    What is made the same twice is `timed = False`: its account then holds no seconds.
+    """
     partial, account = file.partial, Account()
     start, cpu = time.monotonic(), time.process_time()
     with room_for(file.path):
@@ -171,8 +180,9 @@ def making(file: StepFile, schema: pa.Schema) -> Iterator[tuple[TableWriter, Acc
             writer = TableWriter(partial, schema)
             yield writer, account
             writer.close()
-            account.seconds = time.monotonic() - start
-            account.cpu_seconds = account.cpu_seconds or time.process_time() - cpu  # a step of several counts its own
+            if timed:
+                account.seconds = time.monotonic() - start
+                account.cpu_seconds = account.cpu_seconds or time.process_time() - cpu  # a step of several has its own
             file.commit(partial, account)
         finally:
             partial.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """From files to documents: every record that a reader finds is a row, a document or a flaw with its reason."""
 
+import json
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -11,11 +12,11 @@ from pretrain.corpus.parts import Part, StepFile, making
 from pretrain.corpus.sources import SourceFile, fetched
 from pretrain.corpus.task import Journal
 
-READ_VERSION = 1
+READ_VERSION = 2
 TEXT = ("id", "source", "url", "text", "file", "title", "language", "license", "date", "group")
 SCHEMA = pa.schema(
     [(name, pa.large_string()) for name in TEXT]
-    + [("place", pa.int64()), ("content", pa.string()), ("reason", pa.string()), ("step", pa.string())]
+    + [("place", pa.int64()), *((name, pa.string()) for name in ("content", "measures", "reason", "step"))]
 )
 READING, EXTRACTING = 0, 1  # phases of a journal
 
@@ -53,6 +54,7 @@ def _row(record: Record, license: str | None) -> dict[str, object]:
         "date": record.date,
         "group": clean(record.group) or None,
         "content": digest(text.encode()),
+        "measures": json.dumps(dict(record.measures)) if record.measures else None,
     }
 
 

@@ -101,8 +101,12 @@ def _pass(document: Document | None, alive: bool, writing: list[_Writing], row: 
         one.account.bytes_in += len(document.text.encode()) if alive and document else 0
         if document is not None:
             start = time.process_time()
-            document, reason, said = _measured(document, one, row, number, journal)
+            before = document
+            document, reason, said = _measured(before, one, row, number, journal)
             values |= said
+            one.account.changed += alive and (document.text, document.language) != (before.text, before.language)
+            if alive and document.language != before.language:
+                one.account.languages[document.language] += 1
             if alive and reason is not None:
                 one.account.reasons[reason] += 1
                 values["reason"] = reason

@@ -39,7 +39,7 @@ from pretrain.release.card import Facts, card
 from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.mixture import first_history, most_epochs, outlook
-from pretrain.run.stages import Context
+from pretrain.run.stages import Context, keep_recipe
 from pretrain.run.store import difference
 from pretrain.run.strata import learned
 from pretrain.shards.catalogue import Catalogue
@@ -314,11 +314,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads, "compiled": compiled}
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
-    recipe = settled(work)
-    toml = recipe.to_toml()
-    write(work.run.recipe, toml)
-    origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
-    write(work.run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
+    toml = keep_recipe(work.run, settled(work))
     place = Place(work.run.checkpoints, toml, work.report, flops, peak)
     texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)

@@ -143,6 +143,8 @@ def execute(
         context.report = log.write
         log.write(Started(recipe.run.name, recipe.digest, " ".join(sys.argv), version("pretrain")))
         _keep_versions(context)
+        if "train" not in context.remembered:  # then the run has its own, with what training settled
+            keep_recipe(run, recipe)
         try:
             walk(context, stages)
         except BaseException as error:
@@ -188,13 +190,13 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
     def make(folder: Path) -> None:
         steps = Steps(context.store.root / "steps")
         with workers(context) as pool:
-            build = Build(
-                recipe.corpus, recipe.run.seed, steps, pool, lambda said: context.report(Notice("info", said))
-            )
-            build.run(files, folder)
+            Build(recipe.corpus, recipe.run.seed, steps, pool, context.report).run(files, folder)
 
     key = made_of(recipe.corpus, files, recipe.run.seed)
     cut = Cut(context.stored("corpus", key, make, wanted=wanted))
+    for said in cut.aside if wanted else ():
+        again = f"to try it again, remove {cut.folder}"
+        context.report(Notice("warning", f"set aside, and not in this corpus: {said} ({again})"))
     for name in cut.summary if wanted else ():
         context.report(Notice("info", cut.describe(name)))
     return cut
@@ -330,6 +332,15 @@ def _pack(context: Context, name: str, folder: Path) -> str:
         with context.store.alone(f"packing/{name}", {"folder": folder.name, "row": row}), workers(context) as pool:
             tokens.pack(folder, row, pool, cache)
     return tokens.waste(name, Rows(folder, row, section.packing, cache))
+
+
+def keep_recipe(run: RunDirectory, recipe: Recipe) -> str:
+    """Writes the recipe with every default, and where each value was said; returns its TOML."""
+    toml = recipe.to_toml()
+    write(run.recipe, toml)
+    origins = {path: str(origin) for path, origin in sorted(recipe.layers.origins.items())}
+    write(run.origins, json.dumps(origins, indent=1, ensure_ascii=False) + "\n")
+    return toml
 
 
 def _keep_versions(context: Context) -> None:

@@ -47,6 +47,7 @@ from pretrain.events.read import all_of, last
 LINE_SECONDS = 5.0  # between lines of steps in a pipe
 RECENT_STEPS = 20  # whose median says how long the rest will take
 SAMPLE_LINES = 12
+HELD = ("recipe.toml", "events/", "checkpoints/", "release/")  # of a run directory, what the summary names
 PANEL_COLUMNS = 120
 BARS = "▁▂▃▄▅▆▇█"
 MARKS = {"finished": ("✔", "green"), "reused": ("↻", "blue"), "skipped": ("○", "yellow"), "started": ("▸", "cyan")}
@@ -334,7 +335,7 @@ def summary(directory: Path, program: str = "pretrain") -> str:
     scores = {score.name: score for score in all_of(run, Score) if "estimate" not in score.split}
     lines = [
         "",
-        f"The run is in {near}: recipe.toml, events/, checkpoints/" + (", release/" if run.release.exists() else ""),
+        f"The run is in {near}: {', '.join(name for name in HELD if (directory / name.strip('/')).exists())}",
     ]
     bits = scores.get("bits per byte")
     if bits:
@@ -357,7 +358,10 @@ def summary(directory: Path, program: str = "pretrain") -> str:
                 "One of them:",
                 *(f"  {one}" for one in printable(str(parses.detail["parses"])).splitlines()[:14]),
             ]
-    if last(run, Released):
+    stage = last(run, Stage)
+    if stage and stage.name == "corpus":
+        lines += ["", "Try next:", f"  {program} inspect {shlex.quote(near)} --html page.html"]
+    elif last(run, Released):
         quoted = shlex.quote(near)
         written = last(run, Sample)
         prompt = (written.prompt.splitlines() or [""])[-1] if written else "The"
