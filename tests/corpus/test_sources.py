@@ -1,6 +1,7 @@
 """Closed form: files of an object store are read as those of a disk; what is missing is said."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,19 +10,29 @@ import pytest
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
+from pretrain.base.files import digest_file
 from pretrain.corpus.build import Build
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.parts import Steps
-from pretrain.corpus.sources import source_files
+from pretrain.corpus.sources import Digests, source_files
 from pretrain.recipe.read import load
 
-MUTANTS = [("src/pretrain/corpus/sources.py", "digest(key.encode())", 'digest(b"")')]
+MUTANTS = [
+    ("src/pretrain/corpus/sources.py", "digest(key.encode())", 'digest(b"")'),
+    (
+        "src/pretrain/corpus/sources.py",
+        "if not path.resolve().is_relative_to(fixed)",
+        "if not path.is_relative_to(fixed)",
+    ),
+    ("src/pretrain/corpus/sources.py", "found[:-1] == state", "found[:2] == state[:2]"),
+    ("src/pretrain/corpus/sources.py", '"a link" if p.is_symlink() else ', ""),
+]
 RECIPE = """
 [run]
 name = "x"
 [[corpus.sources]]
 name = "web"
-read = "jsonl"
+read = "{read}"
 paths = ["{paths}"]
 [train]
 steps = 1
@@ -30,8 +41,8 @@ sequence = 64
 """
 
 
-def cut_of(folder: Path, paths: str, processes: int) -> dict[str, str]:
-    (folder / "x.toml").write_text(RECIPE.format(paths=paths))
+def made(folder: Path, read: str, paths: str, processes: int = 0) -> Cut:
+    (folder / "x.toml").write_text(RECIPE.format(read=read, paths=paths))
     corpus, steps = load(str(folder / "x.toml")).corpus, Steps(folder / "steps")
     shutil.rmtree(folder / "cut", ignore_errors=True)
     (folder / "cut").mkdir()
@@ -39,7 +50,11 @@ def cut_of(folder: Path, paths: str, processes: int) -> dict[str, str]:
     files = {source.name: source_files(source) for source in corpus.sources}
     with find("corpus.engine", "local").Local(processes).open(steps.root) as pool:
         Build(corpus, 5, steps, pool, lambda said: None).run(files, folder / "cut")
-    cut = Cut(folder / "cut")
+    return Cut(folder / "cut")
+
+
+def cut_of(folder: Path, paths: str, processes: int) -> dict[str, str]:
+    cut = made(folder, "jsonl", paths, processes)
     return {one.text: one.file for split in ("train", "held_out") for one in cut.documents(split)}
 
 
@@ -63,9 +78,53 @@ def test_object_stores(tmp_path: Path, system: str, processes: int) -> None:
     ("paths", "message"),
     [
         ("memory://nowhere/*.jsonl", "no file is there"),
+        ("memory://nowhere/a.jsonl", "no such file"),
+        ("broken://a/b", "broken://a/b: cannot be reached: RuntimeError: no route; expected"),
         ("nosuch://a/b", r"nosuch.*expected pip install 'pretrain\[remote\]'"),
     ],
 )
 def test_what_is_not_there(tmp_path: Path, paths: str, message: str) -> None:
+    class Broken(fsspec.AbstractFileSystem):
+        protocol = "broken"
+
+        def find(self, path: str, *more: object, **options: object) -> list[str]:
+            raise RuntimeError("no route\nat all")
+
+    fsspec.register_implementation("broken", Broken, clobber=True)
     with pytest.raises(UserError, match=message):
         cut_of(tmp_path, paths, 0)
+
+
+def test_links_are_followed_inside_the_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "away" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for path in ("away/secret.txt", "away/deep/too.txt", "in/own.txt"):
+        (tmp_path / path).write_text(f"text of {path}")
+    (tmp_path / "in" / "deep" / "same.txt").symlink_to("../own.txt")
+    (tmp_path / "in" / "out.txt").symlink_to(tmp_path / "away" / "secret.txt")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "away" / "deep")
+    (tmp_path / "named").symlink_to(tmp_path / "in")
+    cut = made(tmp_path, "text", "named/**/*.txt")
+    rows = {row["url"]: row["reason"] for row in cut.verdicts()}
+    away = "a link that leaves the folder"
+    kept = {"named/own.txt": None, "named/deep/same.txt": None}
+    assert rows == {**kept, "named/out.txt": away, "named/folder/too.txt": away}
+    rows = {row["url"]: row["reason"] for row in made(tmp_path, "repository", "named").verdicts()}
+    links = dict.fromkeys(("named/out.txt", "named/folder", "named/deep/same.txt"), "a link")
+    assert rows == {"named/own.txt": None, **links}
+    before = source_files(load(str(tmp_path / "x.toml")).corpus.sources[0])
+    (tmp_path / "in" / "folder").unlink()
+    assert source_files(load(str(tmp_path / "x.toml")).corpus.sources[0]) != before
+
+
+def test_digests_are_remembered_until_a_file_changes(tmp_path: Path) -> None:
+    file, digests = tmp_path / "a", Digests()
+    file.write_text("one")
+    assert digests.of(file) == digest_file(file) and not digests.known, "it may be written again in this tick"
+    os.utime(file, (1000, 1000))
+    assert digests.of(file) == digest_file(file) and digests.learned
+    digests.known[str(file)][-1] = "remembered"
+    assert digests.of(file) == "remembered"
+    file.write_text("two")
+    os.utime(file, (1000, 1001))
+    assert digests.of(file) == digest_file(file)

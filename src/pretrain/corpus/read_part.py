@@ -65,6 +65,9 @@ def clean(text: str) -> str:
 
 def _found(file: SourceFile, number: int, reader: Reader, journal: Journal) -> Iterator[Record | Flaw]:
     """What a reader yields; whatever goes wrong in it ends the file with a flaw, at a place of its own below zero."""
+    if file.flaw:
+        yield Flaw(-1, file.url, file.flaw)
+        return
     if not journal.at(number, 0, READING):
         yield Flaw(-1, file.url, "its reader died here, the rest of the file is left out")
         return

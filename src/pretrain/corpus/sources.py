@@ -6,10 +6,11 @@ import gzip
 import io
 import sysconfig
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,6 +23,9 @@ from pretrain.base.extension import leaf
 from pretrain.base.files import digest, digest_file, digest_of
 from pretrain.recipe.corpus import Source
 
+LEAVES = "a link that leaves the folder"
+SETTLED_SECONDS = 2  # after which a file that has not changed is taken to be done
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -32,6 +36,7 @@ class SourceFile:
     bytes: int
     digest: str
     remote: str = ""  # its address in an object store; `path` is then where it lies while it is read
+    flaw: str = ""  # why it is not read
 
     def open(self) -> BinaryIO:
         """Its bytes as they lie."""
@@ -52,35 +57,66 @@ class SourceFile:
         return raw
 
 
-def source_files(source: Source) -> list[SourceFile]:
+@dataclass
+class Digests:
+    """Digests of files; remembered by path, inode, size and time, so that a corpus can be looked at without reading it.
+
+    A file that was written just now is not remembered, since it may be written again in the same tick.
+    """
+
+    known: dict[str, list] = field(default_factory=dict)
+    learned: bool = False  # whether there is more to remember than before
+
+    def of(self, path: Path) -> str:
+        """A file's digest, read where it is not known."""
+        stat = path.stat()
+        state, name = [stat.st_ino, stat.st_size, stat.st_mtime_ns], str(path)
+        if (found := self.known.get(name)) is not None and found[:-1] == state:
+            return found[-1]
+        content = digest_file(path)
+        if time.time_ns() - stat.st_mtime_ns > SETTLED_SECONDS * 10**9:
+            self.known[name], self.learned = [*state, content], True
+        return content
+
+
+def source_files(source: Source, digests: Digests | None = None) -> list[SourceFile]:
     """Every file of a source by URL, each once. Raises UserError where a pattern finds none.
 
     A folder stands for all files below it. The URL begins with the last folder that a pattern names in full, and is the
-    whole path where two files would share one. `exclude` globs are held against "/" and the URL.
+    whole path where two files would share one. `exclude` globs are held against "/" and the URL. A link that leaves the
+    folder which a pattern names in full is not followed.
     """
-    kept = local_files(source)
+    digests, kept = digests or Digests(), local_files(source)
     away = [file for pattern in source.paths if "://" in pattern for file in _remote(pattern)]
     away = [file for file in away if not _excluded(file.url, source)]
     if not kept and not away:
         raise _all_excluded(source)
-    times = Counter(kept.values())
-    named = {url if times[url] == 1 else str(path): path for path, url in kept.items()}
-    here = [source_file(path, url) for url, path in named.items()]
+    times = Counter(url for url, _ in kept.values())
+    here = [
+        SourceFile(path, name, 0, digest(LEAVES.encode()), flaw=LEAVES) if leaves else source_file(path, name, digests)
+        for path, (url, leaves) in kept.items()
+        for name in [url if times[url] == 1 else str(path)]
+    ]
     return sorted([*here, *away], key=lambda file: file.url)
 
 
-def local_files(source: Source) -> dict[Path, str]:
-    """URLs of the files on this machine, none of them opened. Raises UserError where a pattern finds none."""
+def local_files(source: Source) -> dict[Path, tuple[str, bool]]:
+    """The files on this machine, none of them opened: URL, and whether it is a link that leaves its folder.
+
+    Raises UserError where a pattern finds none.
+    """
     folders = getattr(leaf(source.reader.kind, source.reader.use), "folders", False)
-    found, missing, here = dict[Path, str](), list[str](), [one for one in source.paths if "://" not in one]
+    found = dict[Path, tuple[str, bool]]()
+    missing, here = list[str](), [one for one in source.paths if "://" not in one]
     for pattern in here:
-        matches = {path: url for path, url in _matches(pattern, folders) if folders or path.is_file()}
+        fixed, every = _matches(pattern, folders)
+        matches = {path: url for path, url in every if folders or path.is_file()}
         missing += [] if matches else [pattern]
-        found |= matches
+        found |= {path: (url, not path.resolve().is_relative_to(fixed)) for path, url in matches.items()}
     if missing:
         what = f"corpus.sources {source.name!r}: no file matches {' nor '.join(missing)}"
         raise UserError(what, where=_origin(source, "paths"), expected="at least one")
-    kept = {path: url for path, url in found.items() if not _excluded(url, source)}
+    kept = {path: (url, leaves) for path, (url, leaves) in found.items() if not _excluded(url, source)}
     if found and not kept and len(here) == len(source.paths):
         raise _all_excluded(source)
     return kept
@@ -109,8 +145,11 @@ def _remote(pattern: str) -> list[SourceFile]:
         found = [(name, system.info(name), system.ukey(name)) for name in sorted(names)]
     except (ImportError, ValueError) as error:
         raise UserError(str(error), where=pattern, expected="pip install 'pretrain[remote]'") from None
-    except OSError as error:
-        raise UserError(f"cannot be read: {error}", where=pattern, expected="an address that can") from None
+    except FileNotFoundError:
+        raise UserError("no such file", where=pattern, expected="at least one") from None
+    except Exception as error:  # each store has its own, not all of them an OSError
+        said = f"cannot be reached: {type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(said, where=pattern, expected="an address that can be") from None
     files = [(name, info, key) for name, info, key in found if info.get("type") == "file"]
     if not files:
         raise UserError("no file is there", where=pattern, expected="at least one")
@@ -133,28 +172,28 @@ def fetched(file: SourceFile) -> Iterator[SourceFile]:
         yield replace(file, path=path, bytes=path.stat().st_size)
 
 
-def source_file(path: Path, url: str) -> SourceFile:
-    """A file, or a folder with all that it holds, named by its content; what is linked to is left out."""
+def source_file(path: Path, url: str, digests: Digests | None = None) -> SourceFile:
+    """A file, or a folder with all that it holds, named by its content; of what is linked to, only that it is."""
+    digests = digests or Digests()
     if path.is_file():
-        return SourceFile(path, url, path.stat().st_size, digest_file(path))
-    inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
-    names = {p.relative_to(path).as_posix(): digest_file(p) for p in inside}
-    return SourceFile(path, url, sum(p.stat().st_size for p in inside), digest_of(names))
+        return SourceFile(path, url, path.stat().st_size, digests.of(path))
+    inside = sorted(p for p in path.rglob("*") if p.is_symlink() or p.is_file())
+    names = {p.relative_to(path).as_posix(): "a link" if p.is_symlink() else digests.of(p) for p in inside}
+    return SourceFile(path, url, sum(p.lstat().st_size for p in inside), digest_of(names))
 
 
-def _matches(pattern: str, folders: bool) -> Iterator[tuple[Path, str]]:
-    """(file, URL) of a pattern."""
+def _matches(pattern: str, folders: bool) -> tuple[Path, list[tuple[Path, str]]]:
+    """What a pattern names in full, links resolved, and (file, URL) of what it finds."""
     for name in ("stdlib", "packages"):
         if pattern.startswith(f"{{{name}}}"):
             folder = Path(sysconfig.get_path("purelib" if name == "packages" else name))
-            for path in _glob(pattern.replace(f"{{{name}}}", str(folder)), folders):
-                yield path, f"{name}/{path.relative_to(folder)}"
-            return
+            found = _glob(pattern.replace(f"{{{name}}}", str(folder)), folders)
+            return folder.resolve(), [(path, f"{name}/{path.relative_to(folder)}") for path in found]
     whole = Path(pattern).absolute()
     wild = next((i for i, part in enumerate(whole.parts) if glob.has_magic(part)), len(whole.parts))
     root = Path(*whole.parts[: max(wild - 1, 1)])
-    for path in _glob(str(whole), folders):
-        yield path, str(path.relative_to(root))
+    fixed = Path(*whole.parts[:wild]).resolve()
+    return fixed, [(path, str(path.relative_to(root))) for path in _glob(str(whole), folders)]
 
 
 def _glob(pattern: str, folders: bool) -> list[Path]:

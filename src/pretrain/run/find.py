@@ -1,10 +1,12 @@
 """A corpus to look at: from a folder of the store, a run directory, or a recipe whose corpus was made here."""
 
+import json
 from pathlib import Path
 
 from pretrain.base.errors import UserError
+from pretrain.base.files import write
 from pretrain.corpus.build import made_of
-from pretrain.corpus.sources import source_files
+from pretrain.corpus.sources import Digests, SourceFile, source_files
 from pretrain.events.directory import RunDirectory
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
@@ -22,9 +24,23 @@ def corpus_of(name: str) -> Path:
     return corpus_made_by(load(name), name, store)
 
 
+def files_of(recipe: Recipe, store: Store, *, keep: bool) -> dict[str, list[SourceFile]]:
+    """The files of each source; their digests are known from the last time, and with `keep` remembered in the store."""
+    path = store.root / "digests.json"
+    try:
+        digests = Digests(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        digests = Digests()
+    files = {source.name: source_files(source, digests) for source in recipe.corpus.sources}
+    if keep and digests.learned:
+        with store.alone("digests", {}):
+            write(path, json.dumps(digests.known, ensure_ascii=False))
+    return files
+
+
 def corpus_made_by(recipe: Recipe, name: str, store: Path) -> Path:
     """The corpus that a recipe makes in a store. Raises UserError where it is not made yet."""
-    files = {source.name: source_files(source) for source in recipe.corpus.sources}
+    files = files_of(recipe, Store(store), keep=store.is_dir())
     found = Store(store).find("corpus", made_of(recipe.corpus, files, recipe.run.seed))
     if found is None:
         raise UserError("its corpus is not made yet", where=name, expected=f"`pretrain run {name} --to corpus` first")

@@ -20,7 +20,7 @@ from pretrain.corpus.build import Build, made_of
 from pretrain.corpus.cut import CUT_VERSION, Cut, empty
 from pretrain.corpus.parts import Steps
 from pretrain.corpus.sample import Sample
-from pretrain.corpus.sources import local_files, source_files
+from pretrain.corpus.sources import local_files
 from pretrain.corpus.task import Engine, Pool
 from pretrain.corpus.tokenize import tokenize, units
 from pretrain.events.directory import RunDirectory
@@ -32,6 +32,7 @@ from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.tokenizer import Tokenizer as Section
 from pretrain.run import tokens
+from pretrain.run.find import files_of
 from pretrain.run.store import Key, Store
 from pretrain.run.strata import strata
 from pretrain.shards.format import SHARD_VERSION
@@ -185,7 +186,7 @@ def corpus_stage(context: Context, wanted: bool) -> Cut:
     recipe = context.recipe
     if recipe.tokens.from_ is not None:
         return Cut(context.stored("corpus", {"version": CUT_VERSION, "documents": "none"}, empty, wanted=True))
-    files = {source.name: source_files(source) for source in recipe.corpus.sources}
+    files = files_of(recipe, context.store, keep=not context.dry)
 
     def make(folder: Path) -> None:
         steps = Steps(context.store.root / "steps")

@@ -126,8 +126,8 @@ def _members(file: SourceFile) -> list[Member]:
 
 
 def _folder(root: Path) -> Iterator[Member]:
-    for folder, _, names in os.walk(root):
-        for name in names:
+    for folder, folders, names in os.walk(root):
+        for name in [*names, *(one for one in folders if (Path(folder) / one).is_symlink())]:
             path = Path(folder) / name
             inside = path.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
             size = -1 if path.is_symlink() or not path.is_file() else path.stat().st_size
