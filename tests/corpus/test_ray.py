@@ -6,12 +6,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pretrain.base.errors import UserError
+from pretrain.base.extension import find
+from pretrain.corpus.task import Task
+
 pytest.importorskip("ray", reason="a cluster's engine: pip install 'pretrain[ray]'")
-MUTANTS = [("src/pretrain/corpus/task.py", "times >= DEATHS and", "times >= 1 and")]
+MUTANTS = [
+    ("src/pretrain/corpus/task.py", "times >= DEATHS and", "times >= 1 and"),
+    ("src/pretrain/corpus/engine/ray.py", "if one.gpu == gpu", "if one"),
+]
 SCRIPT = """
 import json, os, shutil, signal, sys, threading, time
 from pathlib import Path
@@ -37,7 +46,7 @@ else:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-    engine = find("corpus.engine", "ray").Ray()
+    engine = find("corpus.engine", "ray").Ray(memory_bytes=10**9)
 
 def kill() -> None:
     for _ in range(4):
@@ -107,3 +116,55 @@ def test_killed_workers_and_a_killed_driver_change_no_byte(tmp_path: Path) -> No
     run(tmp_path, "driver", "9")
     run(tmp_path, "driver", "200")
     assert said(tmp_path / "cut-driver") == expected
+
+
+def test_a_cluster_that_is_gone_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = find("corpus.engine", "ray")
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 1)
+    with (
+        pytest.raises(UserError, match=r"engine.address = '127.0.0.1:9': no Ray cluster answers"),
+        module.Ray(address="127.0.0.1:9").open(tmp_path),
+    ):
+        raise AssertionError("there is none")
+
+
+class Machines:
+    """Stands for Ray: actors that answer at once with what was asked of them, and of which GPUs there are."""
+
+    def __init__(self) -> None:
+        self.gpus = 0.0
+        self.most, self.living = 0, 0
+        self.exceptions = SimpleNamespace(RayError=ValueError)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def remote(self, **options: object) -> Callable[[type], object]:
+        def build(gpus: float) -> object:
+            self.living += 1
+            self.most = max(self.most, self.living)
+            return SimpleNamespace(work=SimpleNamespace(remote=lambda task, journal, avoid: (task.gpu, gpus)))
+
+        def options_of(num_gpus: float) -> object:
+            return SimpleNamespace(remote=lambda memory: build(num_gpus))
+
+        return lambda cls: SimpleNamespace(options=options_of)
+
+    def wait(self, running: list, **options: object) -> tuple[list, list]:
+        return running, []
+
+    def get(self, running: tuple) -> tuple[str, object]:
+        return "done", running
+
+    def kill(self, handle: object) -> None:
+        self.living -= 1
+
+
+def test_only_steps_that_use_gpus_hold_them(tmp_path: Path) -> None:
+    module, machines = find("corpus.engine", "ray"), Machines()
+    pool = module._Actors(machines, module.Ray(gpus=0.5), tmp_path)
+    tasks = [Task(str(i), run, (), gpu=i % 3 == 1) for i in range(20)]
+    assert pool.run(tasks) == [(task.gpu, 0.5 if task.gpu else 0) for task in tasks]
+    assert machines.most == 2, "no more workers than cores"
+    pool.close()
+    assert machines.living == 0

@@ -37,7 +37,13 @@ def test_by_recipe_run_and_folder(
     monkeypatch.setattr(sources, "SETTLED_SECONDS", -1)
     assert main(["run", "x.toml", "--to", "corpus", "corpus.held_out=0.25"]) == 0
     assert "pretrain inspect runs/x --html page.html" in capsys.readouterr().out
+    assert main(["run", "x.toml", "--to", "corpus", "run.name=y"]) == 0
+    assert "corpus: runs (nothing is there yet)" in capsys.readouterr().out, "another run's corpus explains nothing"
+    assert main(["run", "x.toml", "--to", "corpus", "corpus.held_out=0.5"]) == 0
+    assert "corpus: runs (changed: held_out 0.25 -> 0.5)" in capsys.readouterr().out
+    assert main(["run", "x.toml", "--to", "corpus", "corpus.held_out=0.25"]) == 0
     read = list[Path]()
     monkeypatch.setattr(sources, "digest_file", lambda path: read.append(path) or "")
-    [folder] = [path for path in (tmp_path / "store").iterdir() if path.name.startswith("corpus-")]
-    assert corpus_of("runs/x") == corpus_of(str(folder)) == folder and not read, "with what the command line said"
+    folder = corpus_of("runs/x")
+    assert json.loads((folder / "key.json").read_bytes())["key"]["held_out"] == 0.25 and not read
+    assert corpus_of(str(folder)) == folder and corpus_of("x.toml") == corpus_of("runs/y") != folder

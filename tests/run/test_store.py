@@ -11,7 +11,7 @@ from pretrain.run.store import Store, difference
 
 def test_a_folder_is_found_by_its_key_and_only_when_whole(tmp_path: Path) -> None:
     store, key = Store(tmp_path), {"version": 1, "settings": {"vocab": 10}, "files": {"a.txt": "x" * 32}}
-    assert store.find("tokens/web", key) is None and store.why("tokens/web", key) == "nothing is there yet"
+    assert store.find("tokens/web", key) is None and store.why("tokens/web", key, None) == "nothing is there yet"
     with pytest.raises(RuntimeError), store.make("tokens/web", key):
         raise RuntimeError
     assert store.find("tokens/web", key) is None
@@ -21,10 +21,10 @@ def test_a_folder_is_found_by_its_key_and_only_when_whole(tmp_path: Path) -> Non
     assert found is not None and found.name.startswith("tokens-") and found == store.folder("tokens/web", dict(key))
     other = {**key, "settings": {"vocab": 20}, "files": {"a.txt": "y" * 32}}
     assert store.find("tokens/web", other) is None
-    assert store.why("tokens/web", other) == "changed: files.a.txt, settings.vocab 10 -> 20"
-    assert store.why("tokens/books", other) == "nothing is there yet", "another source's output explains nothing"
+    assert store.why("tokens/web", other, found) == "changed: files.a.txt, settings.vocab 10 -> 20"
+    assert store.why("tokens/web", other, None) == "nothing is there yet", "another run's output explains nothing"
     (found / "data").write_bytes(b"1234")
-    assert store.find("tokens/web", key) is None and store.why("tokens/web", key) == "its folder is damaged"
+    assert store.find("tokens/web", key) is None and store.why("tokens/web", key, found) == "its folder is damaged"
 
 
 def test_two_runs_never_make_one_output_at_once(tmp_path: Path) -> None:

@@ -228,7 +228,9 @@ class Build:
                     start = chain
             arguments = (start.base, start.edited, start.last, todo, self.sample, self.seed)
             if todo:
-                tasks.append((i, todo[-1][1], Task(", ".join(step.use for step, _ in todo), run_steps, arguments)))
+                gpu = any(getattr(step.leaf, "gpu", False) for step, _ in todo)
+                task = Task(", ".join(step.use for step, _ in todo), run_steps, arguments, gpu)
+                tasks.append((i, todo[-1][1], task))
             begun.append((start, todo))
             after.append(chain)
         for i in self._try(tasks):

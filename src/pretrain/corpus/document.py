@@ -108,7 +108,7 @@ class Extractor(Protocol):
 
 
 class Filter(Protocol):
-    """A leaf of `corpus/filters`."""
+    """A leaf of `corpus/filters`. With `gpu = True` a cluster's engine runs it where there is one."""
 
     def measure(self, document: Document) -> Mapping[str, float | str]:
         """Numbers of one document, whatever the verdict; a string is for the report."""

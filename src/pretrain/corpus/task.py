@@ -30,6 +30,7 @@ class Task:
     name: str
     function: Callable[..., object]
     arguments: tuple
+    gpu: bool = False  # whether it is to run where there is one
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from pretrain.corpus.tokenize import tokenize, units
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Event, Fault, Finished, Notice, Stage, Started
 from pretrain.events.log import Log
+from pretrain.events.read import all_of
 from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
 from pretrain.recipe.bind import bind_all
@@ -74,17 +75,22 @@ class Context:
             with self.store.alone(name, key):
                 return self._made(name, key, make)
         if folder is None:
-            self.report(Stage(name, "skipped", self.store.why(name, key)))
+            self.report(Stage(name, "skipped", self._why(name, key)))
             raise Missing(name)
         if wanted:
             self.report(Stage(name, "reused", "nothing that it is made of changed", str(folder)))
         return folder
 
+    def _why(self, name: str, key: Key) -> str:
+        """Why an output is missing, by the one of its name that this run used last."""
+        used = [event.folder for event in all_of(self.run, Stage) if event.name == name and event.folder]
+        return self.store.why(name, key, Path(used[-1]) if used else None)
+
     def _made(self, name: str, key: Key, make: Callable[[Path], None]) -> Path:
         if folder := self.store.find(name, key):
             self.report(Stage(name, "reused", "another run has made it just now", str(folder)))
             return folder
-        why, start = self.store.why(name, key), time.monotonic()
+        why, start = self._why(name, key), time.monotonic()
         self.report(Stage(name, "started", why))
         with self.store.make(name, key) as partial:
             make(partial)

@@ -59,13 +59,13 @@ class Store:
             yield partial
             write(partial / KEY, json.dumps({"name": name, "key": key}, indent=1, sort_keys=True, ensure_ascii=False))
 
-    def why(self, name: str, key: Key) -> str:
-        """Why an output is not there: what differs from the most alike one of its name."""
+    def why(self, name: str, key: Key, before: Path | None) -> str:
+        """Why an output is not there: what differs from the one `before`, which the run used last."""
         if self.folder(name, key).exists():
             return "its folder is damaged"
-        made = [json.loads(path.read_text()) for path in sorted(self.root.glob(f"{name.partition('/')[0]}-*/{KEY}"))]
-        others = [difference(one["key"], key) for one in made if one["name"] == name]
-        return min(others, key=len, default="nothing is there yet")
+        if before is None or not (before / KEY).exists():
+            return "nothing is there yet"
+        return difference(json.loads((before / KEY).read_text())["key"], key)
 
     def differs_only_in(self, name: str, folder: Path, key: Key) -> bool:
         """Whether a whole output of the store was made of `key`, but for one of its entries."""

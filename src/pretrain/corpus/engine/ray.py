@@ -5,6 +5,10 @@ survive: what is lost with an actor, a node or the driver is a unit that has no 
 """
 
 import os
+import re
+import resource
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +17,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pretrain.base.errors import UserError
 from pretrain.base.optional import extra
+from pretrain.base.units import seconds, size
 from pretrain.corpus.task import NOWHERE, Attempts, Failure, Pool, Spot, Task, perform, settle, spot_in
 from pretrain.recipe.schema import key
+
+CONNECT_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Ray:
-    """`address` of a cluster ("auto": this node's; none: one is started here), `workers` at once, `gpus` for each."""
+    """Workers on the nodes of a cluster, each with its memory and, for steps that say `gpu = True`, GPUs."""
 
-    address: str | None = None
-    workers: int | None = key("at once", None, at_least=1)
-    gpus: float = key("for each worker", 0.0, at_least=0)
-    record_seconds: float = key("after which a record is given up", 120.0, at_least=0)
+    address: str = key('of a cluster; "auto" is this node\'s, "local" starts one here', "local")
+    workers: int | None = key("at once; one a core of the cluster if not said", None, at_least=1)
+    gpus: float = key("of each worker at a step that uses them", 1.0, at_least=0)
+    memory_bytes: int = key("that a worker may take", 4 * 2**30, unit=size, at_least=1)
+    record_seconds: float = key("that a record may take", 120.0, unit=seconds, at_least=0)
 
     @contextmanager
     def open(self, scratch: Path) -> Iterator[Pool]:
@@ -33,6 +42,7 @@ class Ray:
         library = extra("ray", "ray")
         mine = not library.is_initialized()
         if mine:
+            _answers(self.address)
             library.init(address=self.address, logging_level="error", log_to_driver=False, include_dashboard=False)
         pool = _Actors(library, self, scratch)
         try:
@@ -43,12 +53,29 @@ class Ray:
                 library.shutdown()
 
 
+def _answers(address: str) -> None:
+    """Raises UserError where no cluster answers; Ray itself waits for minutes."""
+    if address == "local" or address.startswith("ray://"):
+        return
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]
+    command += [] if address == "auto" else ["--address", address]
+    try:
+        answers = subprocess.run(command, capture_output=True, timeout=CONNECT_SECONDS, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        answers = False
+    if not answers:
+        raise UserError(
+            "no Ray cluster answers", where=f"corpus.engine.address = {address!r}", expected="one that runs"
+        )
+
+
 @dataclass(eq=False)
 class _Actor:
     """A remote worker and the unit that it is at."""
 
     handle: Any
     journal: Path
+    gpu: bool
     number: int | None = None
     running: Any = None
     seen: tuple[Spot, float] = field(default_factory=lambda: (NOWHERE, time.monotonic()))
@@ -56,6 +83,11 @@ class _Actor:
 
 class _Remote:
     """What runs on a node."""
+
+    def __init__(self, memory: int) -> None:
+        taken = int(re.findall(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024  # by Ray itself
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (taken + memory, taken + memory))
 
     def work(self, task: Task, journal: Path, avoid: Sequence[Spot]) -> tuple[str, object]:
         return perform(task, journal, avoid)
@@ -65,7 +97,7 @@ class _Actors:
     def __init__(self, library: Any, options: Ray, scratch: Path) -> None:
         self.library, self.options, self.scratch = library, options, scratch
         self.count = options.workers or max(1, int(library.cluster_resources().get("CPU", 1)))
-        self.remote = library.remote(num_cpus=1, num_gpus=options.gpus, max_restarts=0)(_Remote)
+        self.remote = library.remote(num_cpus=1, max_restarts=0)(_Remote)
         self.actors: list[_Actor] = []
         self._made = 0
 
@@ -94,17 +126,27 @@ class _Actors:
         return results
 
     def _feed(self, waiting: deque[int], attempts: list[Attempts]) -> None:
-        idle = [actor for actor in self.actors if actor.number is None]
-        while waiting and (idle or len(self.actors) < self.count):
-            if not idle:
-                self._made += 1
-                path = self.scratch / f"ray-{os.getpid()}-{self._made}.at"
-                self.actors.append(_Actor(self.remote.remote(), path))
-                idle.append(self.actors[-1])
-            actor, number = idle.pop(), waiting.popleft()
+        while waiting:
+            number, idle = waiting[0], [actor for actor in self.actors if actor.number is None]
+            gpu = attempts[number].task.gpu
+            actor = next((one for one in idle if one.gpu == gpu), None)
+            if actor is None and len(self.actors) >= self.count:
+                if not idle:
+                    return
+                self._end(idle[0])  # it makes room for one of the other kind
+                self.actors.remove(idle[0])
+            actor = actor or self._start(gpu)
+            waiting.popleft()
             actor.journal.unlink(missing_ok=True)
             actor.number, actor.seen = number, (NOWHERE, time.monotonic())
             actor.running = actor.handle.work.remote(attempts[number].task, actor.journal, attempts[number].avoid)
+
+    def _start(self, gpu: bool) -> _Actor:
+        self._made += 1
+        path = self.scratch / f"ray-{os.getpid()}-{self._made}.at"
+        made = self.remote.options(num_gpus=self.options.gpus if gpu else 0)
+        self.actors.append(_Actor(made.remote(self.options.memory_bytes), path, gpu))
+        return self.actors[-1]
 
     def _hear(self, actor: _Actor, attempts: Attempts) -> "tuple[object | Failure] | None":
         """What a busy actor has come to; afterwards its `number` is None unless it is still at it."""
