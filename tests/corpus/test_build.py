@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from pretrain.base.errors import UserError
@@ -19,7 +22,7 @@ from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
-    ("src/pretrain/corpus/build.py", "**step.options, **named}", "**step.options, **step.paths()}"),
+    ("src/pretrain/corpus/build.py", "_each(value, _content)", "_each(value, str)"),
     ("src/pretrain/recipe/recipe.py", "**inner.said()", "**inner.options"),
     ("src/pretrain/recipe/recipe.py", "**value.said()", "**value.options"),
     ("src/pretrain/recipe/schema.py", "value == f.default or", ""),
@@ -28,6 +31,10 @@ MUTANTS = [
     ("src/pretrain/corpus/build.py", "not dropped and not total.changed", "not dropped"),
     ("src/pretrain/corpus/joins.py", '"reason": SET_ASIDE if lives and not i', '"reason": SET_ASIDE if not i'),
     ("src/pretrain/corpus/cut.py", "self.rows, self.size = [], 0", "self.size = 0"),
+    ("src/pretrain/corpus/read/jsonl.py", "start, first = end, after", "start, first = end, first"),
+    ("src/pretrain/corpus/read/jsonl.py", "(stop is None or stream.tell() < stop)", "True"),
+    ("src/pretrain/corpus/read/parquet.py", "start, first, taken = i, row, 0", "start, first, taken = i, 0, 0"),
+    ("src/pretrain/corpus/read/parquet.py", ", row_groups=range(start, stop)", ""),
 ]
 Local = find("corpus.engine", "local").Local
 RECIPE = """
@@ -173,7 +180,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, folder: str) -> list[Path]:
 def test_a_part_that_fails_three_times_is_set_aside_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 1)  # a part a file
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 70)  # a part a file
     for i in range(PARTS):
         lines(tmp_path / "in" / f"a{i}.jsonl", [{"text": f"text {i} {j}" if j else ""} for j in range(4)])
     made = recipe(tmp_path, STEPS)
@@ -224,6 +231,28 @@ def test_documents_are_sorted_in_bounded_runs(tmp_path: Path, monkeypatch: pytes
     whole = [one.id for one in cut_of(tmp_path, recipe(tmp_path)).documents("train")]
     monkeypatch.setattr("pretrain.corpus.cut.RUN_BYTES", 2000)
     assert [one.id for one in cut_of(tmp_path, recipe(tmp_path)).documents("train")] == whole
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_large_file_is_read_in_parts_as_it_is_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    rows = [json.dumps({"text": f"text {i} " * (1 + i % 7)}) for i in range(90)] + ["", "{no json", "x" * 5000]
+    draw = np.random.Generator(np.random.Philox(3)).permutation(len(rows))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join(rows[i] for i in draw) + end)
+    monkeypatch.setattr(find("corpus.read", "jsonl"), "LONGEST", 4000)
+    table = pa.table({"text": [f"row {i}" if i % 9 else None for i in range(60)]})
+    pa.parquet.write_table(table, tmp_path / "in" / "a.parquet", row_group_size=7)
+    more = '[[corpus.sources]]\nname = "p"\nread = "parquet"\npaths = ["in/*.parquet"]\n'
+    whole = cut_of(tmp_path, recipe(tmp_path, more))
+    fields = ["id", "url", "place", "reason", "split", "content"]
+    before, kept = list(whole.verdicts(fields)), [one.id for one in whole.documents("train")]
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 300)
+    cut = cut_of(tmp_path, recipe(tmp_path, more))
+    assert len(json.loads((cut.folder / "parts.json").read_bytes())) > 15
+    assert [one.id for one in cut.documents("train")] == kept
+    assert list(cut.verdicts(fields)) == before and {row["reason"] for row in before} > {"line too long", "no JSON"}
 
 
 def test_what_a_reader_counts_is_kept(tmp_path: Path) -> None:

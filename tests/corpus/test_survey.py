@@ -116,7 +116,7 @@ def test_samples_of_each_bound_come_from_all_parts_and_after_the_edits(
             pages[3] += " " + " ".join(f"item{i}" for i in range(20))
         (tmp_path / "in" / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": one}) for one in pages))
     (tmp_path / "x.toml").write_text((tmp_path / "x.toml").read_text().replace('"*.jsonl"', '"in/*.jsonl"'))
-    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 1)
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 8000)
     assert main(["run", "x.toml", "--to", "corpus", "corpus.engine.processes=0"]) == 0
     (folder,) = (tmp_path / "store").glob("corpus-*")
     found = survey(folder)

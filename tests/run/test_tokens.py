@@ -229,9 +229,12 @@ def test_a_run_starts_from_other_trainers_files(recipe: Path) -> None:
     recipe_too = existing(other.parent, str(other))
     with pytest.raises(UserError, match=r"tokenizer of these shards is not beside them; expected tokenizer\.from"):
         execute(load(str(recipe_too)), other.parent / "runs" / "a", last="train")
-    given = f"tokenizer.from={made.folder}"
+    given, even = f"tokenizer.from={made.folder}", recipe.parent / "even" / "notes"
+    even.mkdir(parents=True)
+    Shard(made.folder / made.shards[0].name).tokens[:64].tofile(even / "train.bin")
+    wide = load(str(existing(even.parent, str(even))), [given, "tokens.dtype=uint32"])
     with pytest.raises(UserError, match=r"train\.bin: token id \d+ is outside the vocabulary; expected 0 to 299"):
-        execute(load(str(recipe_too), [given, "tokens.dtype=uint32"]), other.parent / "runs" / "b", last="train")
+        execute(wide, even.parent / "runs" / "b", last="train")
     execute(load(str(recipe_too), [given]), other.parent / "runs" / "a", last="train")
     assert [one.loss for one in steps(RunDirectory(other.parent / "runs" / "a"))] == expected
 

@@ -64,26 +64,30 @@ def version_of(step: Leaf) -> int:
 
 
 def settings(step: Leaf) -> dict[str, object]:
-    """A leaf as it goes into a key: name, version, options; a file that an option names goes by its name and content.
+    """A leaf as it goes into a key: name, version, options; of files that an option names, their names and contents.
 
     The convention: an option that names files has `path=True` in its field's `recipe.schema.key`; it is then relative
     to the file that says it, and a changed file makes another key. Raises UserError where a file is missing.
     """
-    named = {name: _named(value) for name, value in step.paths().items()}
-    return {"use": step.use, "version": version_of(step), **step.options, **named}
+    paths = step.paths()
+    names = {name: _each(value, lambda path: Path(path).name) for name, value in paths.items()}
+    said = {"use": step.use, "version": version_of(step), **step.options, **names}
+    return {**said, "files": {name: _each(value, _content) for name, value in paths.items()}} if paths else said
 
 
-def _named(value: object) -> object:
-    if isinstance(value, tuple):
-        return [_named(one) for one in value]
-    path = Path(str(value))
+def _each(value: object, function: Callable[[str], str]) -> object:
+    return [function(str(one)) for one in value] if isinstance(value, tuple) else function(str(value))
+
+
+def _content(name: str) -> str:
+    """The digest of a file or folder that an option names; a word, such as "langid", stands for itself."""
+    path = Path(name)
     if not path.is_absolute():
-        return value  # a word, such as "langid"
+        return name
     if not path.exists():
-        raise UserError("no such file", where=str(path), expected="a file that an option of a step names")
-    if (path / MANIFEST).is_file():  # an earlier corpus
-        return [path.name, manifest_digest(read_manifest(path))]
-    return [path.name, source_file(path, path.name).digest]
+        raise UserError("no such file", where=name, expected="a file that an option of a step names")
+    earlier = (path / MANIFEST).is_file()  # a corpus of the store
+    return manifest_digest(read_manifest(path)) if earlier else source_file(path, path.name).digest
 
 
 def made_of(corpus: Corpus, files: Mapping[str, Sequence[SourceFile]], seed: int) -> dict[str, object]:
@@ -185,7 +189,7 @@ class Build:
         tasks, chains = list[tuple[int, StepFile, Task]](), list[Chain]()
         for source in self.corpus.sources:
             reader, extractor, reading = source.reader.bind(), source.extract.bind(), _reading(source)
-            for part in split(source.name, files[source.name]):
+            for part in split(source.name, files[source.name], getattr(reader, "spans", None)):
                 file = self.steps.file(
                     f"read-{source.reader.use}", {"source": source.name, **reading, "files": part.inputs}
                 )
@@ -440,7 +444,7 @@ def _index(folder: Path, step: Leaf) -> list[StepFile]:
     made = next((one for one in table if one["use"] == step.use), None)
     if made is None:
         raise UserError(f"it has no index of {step.use}", where=str(folder), expected=f"{step.use} among its steps")
-    free = ("against", "keep", "most")
+    free = ("against", "files", "keep", "most")
     then, now = ({k: v for k, v in one.items() if k not in free} for one in (made, settings(step)))
     if then != now:
         raise UserError(f"its {step.use} has other options", where=str(folder), expected=json.dumps(now))

@@ -92,7 +92,11 @@ class Rule:
 
 
 class Reader(Protocol):
-    """A leaf of `corpus/read`. With `folders = True` a folder that a pattern names is one source file."""
+    """A leaf of `corpus/read`. With `folders = True` a folder that a pattern names is one source file.
+
+    With `spans(file, size)` a large file is read in parts: (start, stop, number of the first record) of each, which
+    `read` finds in `file.span`.
+    """
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """The records of a file in order, and the flaws of those that are none. Raises UserError for a wrong file."""

@@ -4,9 +4,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pretrain.base.files import digest_file, digest_of, room_for, sync_folder, w
 from pretrain.corpus.sources import SourceFile
 
 PART_BYTES = 32 * 2**20  # of input, on average, in a part of small files
+Spans = Callable[[SourceFile, int], Iterable[tuple[int, int, int]]]  # of about so many bytes each; none: it is whole
 BATCH = 512  # rows of a row group, and of what a step holds in memory
 
 
@@ -29,15 +30,24 @@ class Part:
     files: tuple[SourceFile, ...]
 
     @property
-    def inputs(self) -> list[list[str]]:
-        """What it is made of: URLs and digests."""
-        return [[file.url, file.digest] for file in self.files]
+    def inputs(self) -> list[list[object]]:
+        """What it is made of: URLs, digests, and which part of a file."""
+        return [[file.url, file.digest, file.span] for file in self.files]
 
 
-def split(source: str, files: Sequence[SourceFile]) -> list[Part]:
-    """Parts of about PART_BYTES. Where one ends depends on its last file alone, so that a new file changes one part."""
+def split(source: str, files: Sequence[SourceFile], spans: Spans | None = None) -> list[Part]:
+    """Parts of about PART_BYTES. Where one ends depends on its last file alone, so that a new file changes one part.
+
+    A file of several times that is read in the `spans` that its reader knows, each a part of its own.
+    """
     parts, some, size = list[Part](), list[SourceFile](), 0
     for file in files:
+        large = file.bytes > 2 * PART_BYTES and not file.remote and spans is not None
+        if large and spans is not None and len(found := list(spans(file, PART_BYTES))) > 1:
+            parts += [Part(source, tuple(some))] if some else []
+            parts += [Part(source, (replace(file, span=span),)) for span in found]
+            some, size = [], 0
+            continue
         some.append(file)
         size += file.bytes
         drawn = xxhash.xxh3_64_intdigest(file.url.encode()) / 2**64

@@ -69,17 +69,17 @@ def _found(file: SourceFile, number: int, reader: Reader, journal: Journal) -> I
         yield Flaw(-1, file.url, file.flaw)
         return
     if not journal.at(number, 0, READING):
-        yield Flaw(-1, file.url, "its reader died here, the rest of the file is left out")
+        yield Flaw(-1 - _first(file), file.url, "its reader died here, the rest of the file is left out")
         return
     with fetched(file) as here:
         yield from _read(here, number, reader, journal)
 
 
 def _read(file: SourceFile, number: int, reader: Reader, journal: Journal) -> Iterator[Record | Flaw]:
-    records, item = iter(reader.read(file)), 0
+    records, item, place = iter(reader.read(file)), 0, -1 - _first(file)
     while True:
         if not journal.at(number, item, READING):
-            yield Flaw(-1 - item, file.url, "its reader died here, the rest of the file is left out")
+            yield Flaw(place - item, file.url, "its reader died here, the rest of the file is left out")
             return
         try:
             found = next(records)
@@ -88,10 +88,15 @@ def _read(file: SourceFile, number: int, reader: Reader, journal: Journal) -> It
         except UserError:
             raise
         except Exception as error:  # a hostile file is no reason to stop
-            yield Flaw(-1 - item, file.url, f"{_name(error)} in its reader, the rest of the file is left out")
+            yield Flaw(place - item, file.url, f"{_name(error)} in its reader, the rest of the file is left out")
             return
         yield found
         item += 1
+
+
+def _first(file: SourceFile) -> int:
+    """The number of a file's first record, where it is a part of one."""
+    return file.span[2] if file.span else 0
 
 
 def _extracted(record: Record, extractor: Extractor, number: int, item: int, journal: Journal) -> Record | Flaw:

@@ -37,6 +37,9 @@ class SourceFile:
     digest: str
     remote: str = ""  # its address in an object store; `path` is then where it lies while it is read
     flaw: str = ""  # why it is not read
+    span: tuple[int, int, int] | None = (
+        None  # of a large file, the part to read: start, stop, number of its first record
+    )
 
     def open(self) -> BinaryIO:
         """Its bytes as they lie."""

@@ -25,6 +25,7 @@ DECADES = 1000  # between the ends of an axis, from which on it is logarithmic
 NEAR = 3  # samples on either side of a bound
 EXCERPT = 600  # characters of a sample
 KINDS = ("corpus.filters", "corpus.edits", "corpus.dedup")
+MADE = ("use", "version", "files")  # what the key says of a step besides its options
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def _rules(step: dict) -> list[Rule]:
 
 def _leaf(step: dict) -> Leaf:
     kind = next((kind for kind in KINDS if step["use"] in names(kind)), KINDS[0])
-    return Leaf((kind,), step["use"], {name: value for name, value in step.items() if name not in ("use", "version")})
+    return Leaf((kind,), step["use"], {name: value for name, value in step.items() if name not in MADE})
 
 
 def _columns(file: StepFile) -> set[str]:

@@ -27,13 +27,30 @@ class Jsonl:
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """A record a line; a line that is no JSON, or holds no text, is a flaw with its number."""
-        number = 0
+        start, stop, first = file.span or (0, None, 1)
+        number = first - 1
         with file.plain() as stream:
             try:
-                for number, line in enumerate(_lines(stream), 1):
+                if start:
+                    stream.seek(start)
+                for number, line in enumerate(_lines(stream, stop), first):
                     yield self._record(file, number, line)
             except DAMAGED:
                 yield Flaw(number + 1, f"{file.url}:{number + 1}", "damaged compression, the rest is left out")
+
+    def spans(self, file: SourceFile, size: int) -> Iterator[tuple[int, int, int]]:
+        """Runs of whole lines of about `size` bytes: (first byte, where it ends, number of its first line)."""
+        with file.open() as stream:
+            if stream.read(4).startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+                return  # compressed: it is read in one go
+            stream.seek(0)
+            start, end, first, after = 0, 0, 1, 1
+            while block := stream.read(size):
+                end, after, last = end + len(block), after + block.count(b"\n"), block[-1:]
+                while last != b"\n" and (rest := stream.readline(LONGEST)):
+                    end, after, last = end + len(rest), after + rest.endswith(b"\n"), rest[-1:]
+                yield start, end, first
+                start, first = end, after
 
     def _record(self, file: SourceFile, number: int, line: bytes | None) -> Record | Flaw:
         where = f"{file.url}:{number}"
@@ -75,9 +92,9 @@ def said(record: object, name: str) -> str | None:
     return str(found) if isinstance(found, (str, int)) and str(found) else None
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines that say something; None stands for one that is too long to hold."""
-    while line := stream.readline(LONGEST):
+def _lines(stream: BinaryIO, stop: int | None) -> Iterator[bytes | None]:
+    """Lines until `stop`, in bytes; None stands for one that is too long to hold."""
+    while (stop is None or stream.tell() < stop) and (line := stream.readline(LONGEST)):
         if len(line) == LONGEST and not line.endswith(b"\n"):
             while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
                 pass

@@ -36,15 +36,29 @@ class Parquet:
                 raise UserError(f"no column {self.text!r}", where=str(file.path), expected=", ".join(names), near=near)
             said = (self.text, self.url, self.date, self.language, self.license)
             columns = sorted({name.split(".")[0] for name in said} & set(names))
-            number = 0
+            start, stop, number = file.span or (0, table.num_row_groups, 0)
+            last = number + sum(table.metadata.row_group(i).num_rows for i in range(start, stop))
             try:
-                for batch in table.iter_batches(batch_size=ROWS, columns=columns):
+                for batch in table.iter_batches(batch_size=ROWS, columns=columns, row_groups=range(start, stop)):
                     for row in batch.to_pylist():
                         yield self._record(file, number, row)
                         number += 1
             except (pa.ArrowException, OSError):
-                missing = table.metadata.num_rows - number
-                yield Flaw(number, f"{file.url}#{number}", f"damaged, {missing} rows are left out")
+                yield Flaw(number, f"{file.url}#{number}", f"damaged, {last - number} rows are left out")
+
+    def spans(self, file: SourceFile, size: int) -> Iterator[tuple[int, int, int]]:
+        """Runs of row groups of about `size` bytes: (first group, where it ends, number of its first row)."""
+        try:
+            with pa.parquet.ParquetFile(file.path) as table:
+                groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
+        except (pa.ArrowException, OSError):
+            return  # what is wrong is said when it is read
+        start, first, row, taken = 0, 0, 0, 0
+        for i, group in enumerate(groups, 1):
+            row, taken = row + group.num_rows, taken + group.total_byte_size
+            if taken >= size or i == len(groups):
+                yield start, i, first
+                start, first, taken = i, row, 0
 
     def _record(self, file: SourceFile, number: int, row: dict) -> Record | Flaw:
         text, where = _value(row, self.text), f"{file.url}#{number}"
