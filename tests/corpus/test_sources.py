@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -58,9 +59,28 @@ def cut_of(folder: Path, paths: str, processes: int) -> dict[str, str]:
     return {one.text: one.file for split in ("train", "held_out") for one in cut.documents(split)}
 
 
-@pytest.mark.parametrize(("system", "processes"), [("memory", 0), ("file", 2)])
-def test_object_stores(tmp_path: Path, system: str, processes: int) -> None:
-    there = f"{system}://{tmp_path}/bucket"
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The URL of a bucket of an S3 server of our own."""
+    pytest.importorskip("s3fs", reason="s3fs (the extra `remote`) is not installed")
+    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    before = dict(fsspec.config.conf)
+    fsspec.config.conf["s3"] = {
+        "key": "a", "secret": "b", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}
+    }  # fmt: skip
+    fsspec.filesystem("s3").mkdir("pages")
+    yield "s3://pages"
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(before)
+
+
+@pytest.mark.parametrize(("system", "processes"), [("memory", 0), ("file", 2), ("s3", 0)])
+def test_object_stores(tmp_path: Path, request: pytest.FixtureRequest, system: str, processes: int) -> None:
+    there = request.getfixturevalue("bucket") if system == "s3" else f"{system}://{tmp_path}/bucket"
     for i in range(3):
         with fsspec.open(f"{there}/deep/{i}.jsonl.gz", "w", compression="gzip", auto_mkdir=True) as file:
             file.write("\n".join(json.dumps({"text": f"text {i} {j}"}) for j in range(4)))  # type: ignore[attr-defined]
