@@ -23,7 +23,6 @@ from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
     ("src/pretrain/corpus/build.py", "_each(value, _content)", "_each(value, str)"),
-    ("src/pretrain/recipe/recipe.py", "**inner.said()", "**inner.options"),
     ("src/pretrain/recipe/recipe.py", "**value.said()", "**value.options"),
     ("src/pretrain/recipe/schema.py", "value == f.default or", ""),
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),

@@ -14,7 +14,7 @@ from pretrain.corpus.task import Journal
 
 MUTANTS = [
     ("src/pretrain/corpus/cut.py", 'key(seed, "held out", one) for', "one for"),
-    ("src/pretrain/corpus/cut.py", 'first = rows["rank"][new]', 'first = rows["rank"][: new.sum()]'),
+    ("src/pretrain/corpus/cut.py", "np.uint64)[np.cumsum(new) - 1]", "np.uint64)[np.arange(len(new)) % new.sum()]"),
     ("src/pretrain/corpus/cut.py", "for draw in least} - spared", "for draw in least}"),
     ("src/pretrain/corpus/cut.py", " & ~spared", ""),
 ]
