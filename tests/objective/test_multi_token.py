@@ -39,7 +39,7 @@ MUTANTS = [
         "[self.norm_token(later), self.norm_hidden(x)]",
     ),
     ("src/pretrain/model/ahead.py", "return x, self.norm(x), aux", "return self.norm(x), self.norm(x), aux"),
-    ("src/pretrain/model/decoder.py", "further.append(normed)", "further.append(x)"),
+    ("src/pretrain/model/decoder.py", "states.append(normed)", "states.append(x)"),
 ]
 llama, nimble = find("model.families", "llama"), find("model.families", "nimble")
 CONFIG = llama.Config(

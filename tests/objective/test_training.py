@@ -29,7 +29,7 @@ MUTANTS = [
         "asked: dict[str, object] = {}",
     ),
     ("src/pretrain/objective/objective.py", 'asked["ahead"] = True', 'asked["ahead"] = False'),
-    ("src/pretrain/model/decoder.py", "Documents(documents, causal)", "Documents(documents)"),
+    ("src/pretrain/model/decoder.py", "Documents(documents, causal, lengths", "Documents(documents, lengths"),
     (
         "src/pretrain/order/batch.py",
         "positions[:, None] * samples + np.arange(samples)",
