@@ -42,6 +42,8 @@ use = "gopher_quality"
 [[corpus.steps]]
 use = "c4"
 terminal = false
+min_line_words = 3
+min_sentences = 5
 [[corpus.steps]]
 use = "fineweb"
 [[corpus.steps]]

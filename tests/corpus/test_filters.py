@@ -1,6 +1,7 @@
 """Twin and property: measures as the papers say them, from plain strings; finite for any text."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pretrain.base.errors import UserError
 from pretrain.base.extension import find, leaf, names
 from pretrain.corpus.document import Document
 
@@ -61,7 +63,8 @@ def test_quality_and_fineweb_are_those_of_plain_strings(pieces: list[str]) -> No
     said, lines = one.words, [line.strip() for line in one.text.split("\n") if line.strip()]
     count = max(len(said), 1)
     assert got["word_length"] == pytest.approx(sum(len(word) for word in said) / count)
-    assert got["symbols_per_word"] == pytest.approx(sum(one.text.count(s) for s in ("#", "…")) / count)
+    symbols = re.sub(r"^#{1,6} ", "", one.text, flags=re.MULTILINE)
+    assert got["symbols_per_word"] == pytest.approx(sum(symbols.count(s) for s in ("#", "…")) / count)
     assert got["alphabetic_words"] == pytest.approx(sum(any(c.isalpha() for c in word) for word in said) / count)
     assert got["bullet_lines"] == pytest.approx(sum(line[0] in "-•*" for line in lines) / max(len(lines), 1))
     assert got["stop_words"] == len({"the", "of"} & set(said))
@@ -71,6 +74,11 @@ def test_quality_and_fineweb_are_those_of_plain_strings(pieces: list[str]) -> No
     assert fine["duplicate_line_characters"] * max(len(one.text.replace("\n", "")), 1) == pytest.approx(
         sum(map(len, again))
     )
+
+
+def test_repeated_lines_count_from_the_second_time() -> None:
+    fine = find("corpus.filters", "fineweb").Fineweb()
+    assert fine.measure(document("abcd\nxy\nabcd\nabcd"))["duplicate_line_characters"] == 8 / 14
 
 
 SIMPLE = [name for name in names("corpus.filters") if name not in ("classifier", "perplexity", "decontaminate")]
@@ -133,10 +141,34 @@ def test_c4_keeps_sentences() -> None:
     text += "We use cookies to make it better here.\nAnd this is one more of them! [3]\n"
     edited, measures = c4().edit(document(text))
     assert edited.text == "This is a whole sentence of words.\nAnd this is one more of them!"
-    assert measures == {"lines_removed": 4.0, "sentences": 2.0, "lorem_ipsum": 0.0, "curly_brackets": 0.0}
+    expected = {"lines_removed": 4.0, "sentences": 2.0, "lorem_ipsum": 0.0, "curly_brackets": 0.0, "bad_words": 0.0}
+    assert measures == expected
     assert "A line without an end of it" in c4(terminal=False).edit(document(text))[0].text
     whole = document("One two three four five.\nSix seven eight nine ten.")
     assert c4().edit(whole)[0] is whole
+    assert [c4().rules()[0].at_least, c4().min_line_words] == [3, 5], "as C4's code has them"
+
+
+def test_c4_knows_bad_words_formulas_and_headings(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("darn\nbloody mess\n")
+    c4 = leaf("corpus.edits", "c4")(bad_words=(str(tmp_path / "bad"),))
+    said = {"What a darn thing it is.": 1, "The darning of old socks is.": 0, "a Bloody mess": 1, "bloody, mess": 0}
+    for text, found in said.items():
+        assert c4.edit(document(text))[1]["bad_words"] == found, text
+    with pytest.raises(UserError, match="no such file"):
+        replace(c4, bad_words=("nowhere",)).edit(document("t"))
+    said = {"It is $\\frac{1}{2}$ of it.": 0, "f() { return }": 1}
+    for text, found in said.items():
+        assert c4.edit(document(text))[1]["curly_brackets"] == found, text
+    assert c4.edit(document("## Four words it has."))[0].text == ""
+    assert c4.edit(document("## Here are five words now."))[0].text == "## Here are five words now."
+
+
+def test_marks_of_headings_are_no_symbols() -> None:
+    quality = leaf("corpus.filters", "gopher_quality")()
+    assert quality.measure(document("### One two\n# three\nfour #five"))["symbols_per_word"] == 1 / 5
+    fence = document("```\nx = 1\n```\ntext\n```\ny\n```")
+    assert fence.lines == ["x = 1", "text", "y"]
 
 
 @pytest.mark.skipif(not BOOKS.exists(), reason="needs the books in ../shared/data")

@@ -2,6 +2,7 @@
 
 import gzip
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,13 @@ from pretrain.base.errors import UserError
 from pretrain.base.extension import leaf
 from pretrain.corpus.confusion import confusion, table
 from pretrain.corpus.document import Document
+from pretrain.corpus.edits.language import paragraphs
 
 MUTANTS = [
-    ("src/pretrain/corpus/edits/language.py", "language in self.keep", "language not in self.keep"),
+    ("src/pretrain/corpus/edits/language.py", "not self.keep or language in self.keep", "True"),
+    ("src/pretrain/corpus/edits/language.py", "sizes[language] += len(paragraph)", "sizes[language] += 1"),
+    ("src/pretrain/corpus/edits/language.py", "or certain < CERTAIN", "or True"),
+    ("src/pretrain/corpus/edits/language.py", "document.language in CODE", "False"),
     ("src/pretrain/corpus/confusion.py", "answers[said] += times", "answers[truth] += times"),
 ]
 SENTENCES = Path(__file__).parents[3] / "shared" / "data" / "lid" / "sentences.tsv.gz"
@@ -50,7 +55,7 @@ def test_what_is_kept_and_mixed_pages() -> None:
     page = f"{GERMAN}\n\n{ENGLISH}\n\n{GERMAN} {GERMAN}\n\nkurz"
     edited, measures = Language(paragraphs=True).edit(document(page))
     assert edited.language == "de" and edited.text == f"{GERMAN}\n\n{GERMAN} {GERMAN}\n\nkurz"
-    assert measures["foreign_share"] == pytest.approx(len(ENGLISH) / len(page))
+    assert measures["foreign_share"] == pytest.approx((len(ENGLISH) + 2) / len(page))
     assert Language().edit(document("   "))[0].language == "und"
 
 
@@ -68,3 +73,32 @@ def test_confusion_is_counted() -> None:
         ["de", "4", "0.750", "1.000", "nl", "1"],
         ["nl", "2", "1.000", "0.667"],
     ]
+
+
+@needs_crawl
+def test_the_language_of_a_mixed_page_is_that_of_most_of_it() -> None:
+    other = "Nobody in the village had seen the man before, and yet all of them knew at once who he was."
+    page = f"{ENGLISH}\n{GERMAN} {GERMAN}\n{other} {other}\nNo one knew.\n"
+    edited, measures = Language(paragraphs=True).edit(document(page))
+    assert edited.language == "en" and GERMAN not in edited.text and measures["language_score"] > 0.9
+    assert edited.text == page.replace(f"{GERMAN} {GERMAN}\n", "")
+    assert measures["foreign_share"] == pytest.approx((len(page) - len(edited.text)) / len(page))
+    mostly = Language(paragraphs=True).edit(document("\n".join([ENGLISH, f"{GERMAN} " * 4, other])))[0]
+    assert mostly.language == "de", "by characters, not by paragraphs"
+    wanted, _ = Language(paragraphs=True, keep=("fr",)).edit(document(page))
+    assert wanted.text == page, "a document that goes is not cut as well"
+
+
+def test_paragraphs_of_wrapped_lines() -> None:
+    assert paragraphs("One two\nthree four.\nFive.\n\nSix\n\n\nseven") == [
+        "One two\nthree four.\n",
+        "Five.\n\n",
+        "Six\n\n\n",
+        "seven",
+    ]
+
+
+def test_code_stays_in_its_language() -> None:
+    code = replace(document("print('this is a line in English, which the program says')"), language="python")
+    edited, measures = Language(keep=("en",)).edit(code)
+    assert edited is code and measures["wanted_language"] == 1.0

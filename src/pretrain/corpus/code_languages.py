@@ -30,6 +30,8 @@ BY_NAME = {
 }  # fmt: skip
 SHEBANG = re.compile(r"#!\s*\S*?(?:env\s+(?:-S\s+)?)?([A-Za-z]+)[\d.]*(?:\s|$)")
 BY_PROGRAM = {"bash": "shell", "sh": "shell", "zsh": "shell", "node": "javascript", "rscript": "r"}
+PROSE = frozenset(["latex", "markdown", "restructuredtext", "text"])  # among the files of a repository
+CODE = frozenset([*BY_ENDING.values(), *BY_NAME.values(), *BY_PROGRAM.values()]) - PROSE
 
 
 def language_of(path: str, text: str) -> str | None:

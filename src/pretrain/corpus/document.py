@@ -10,8 +10,19 @@ from pretrain.base.files import digest
 from pretrain.corpus.sources import SourceFile
 
 LONGEST = 32 * 2**20  # bytes of a record's payload or text; a longer one is a flaw
-_HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # written without spaces: a character is a word
-WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:['’][^\W{_HAN}]+)*")
+# Written without spaces: a character, with its marks, is a word (Thai, Lao, Burmese, Khmer, kana, Han).
+_ALONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Accents and vowel signs, which are no letters to `re`: without them every Hindi word falls to pieces.
+_MARKS = r"\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+_MARKS += r"\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+_MARKS += r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece"
+_MARKS += "".join(  # the Indic blocks are laid out alike
+    rf"\u{b:04x}-\u{b + 3:04x}\u{b + 0x3A:04x}-\u{b + 0x3C:04x}\u{b + 0x3E:04x}-\u{b + 0x4F:04x}"
+    rf"\u{b + 0x51:04x}-\u{b + 0x57:04x}\u{b + 0x62:04x}\u{b + 0x63:04x}"
+    for b in range(0x0900, 0x0D80, 0x80)
+)
+_MARKS += r"\u0a70\u0a71\u0d81-\u0d83\u0dca-\u0ddf\u102b-\u103e\u1056-\u1059\u17b4-\u17d3\u3099\u309a"
+WORD = re.compile(rf"[^\W{_ALONE}]+(?:(?:[{_MARKS}]+|['’])[^\W{_ALONE}]+)*[{_MARKS}]*|[{_ALONE}][{_MARKS}]*")
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,8 @@ class Document:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Lines that say something, without the white space around them."""
-        return [line for raw in self.text.split("\n") if (line := raw.strip())]
+        """Lines that say something, without the white space around them; the fence of a code block says nothing."""
+        return [line for raw in self.text.split("\n") if (line := raw.strip()) and line != "```"]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Words as 64-bit hashes: what shingles, repetitions and n-gram indexes are made of."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import xxhash
 
 from pretrain.base.random import splitmix
+
+FORMULA = re.compile(r"\$\$?[^$]{1,4000}\$\$?")  # as readers and extractors write one
 
 
 def hashes(words: Sequence[str]) -> np.ndarray:

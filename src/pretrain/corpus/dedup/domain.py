@@ -16,9 +16,9 @@ class Domain:
     """Keeps `most` documents of a host: the first ones, or the longest."""
 
     reason: ClassVar[str] = "too many of its domain"
-    scope: Literal["all", "source"] = "all"
-    keep: Literal["first", "longest"] = "first"
-    most: int = key("documents of a host", 10_000, at_least=1)
+    scope: Literal["all", "source"] = key("documents are counted in all sources, or in each", "all")
+    keep: Literal["first", "longest"] = key("which documents stay", "first")
+    most: int = key("documents of a host that stay", 10000, at_least=1)
 
     def keys(self, document: Document) -> np.ndarray:
         """A hash of the host, uint64 [1]; none without one."""

@@ -14,9 +14,9 @@ class Exact:
     """Keeps one document of every text, in a source or in all; none that is in one of `against`, earlier corpora."""
 
     reason: ClassVar[str] = "exact copy"
-    scope: Literal["all", "source"] = "all"
-    keep: Literal["first", "longest"] = "first"
-    most: int = key("documents of a text", 1, at_least=1)
+    scope: Literal["all", "source"] = key("copies are looked for in all sources, or in each", "all")
+    keep: Literal["first", "longest"] = key("which copy stays", "first")
+    most: int = key("copies that stay", 1, at_least=1)
     against: tuple[str, ...] = key("earlier corpora, folders of the store", (), path=True)
 
     def keys(self, document: Document) -> np.ndarray:

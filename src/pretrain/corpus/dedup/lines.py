@@ -15,8 +15,8 @@ class Lines:
     """Takes a line out where it stands for more than the `most`-th time; short ones are left alone."""
 
     reason: ClassVar[str] = "nothing left"
-    most: int = key("times that a line may stand", 1, at_least=1)
-    min_characters: int = key("of a line that counts", 20, at_least=0)
+    most: int = key("times that a line may stand in the corpus", 1, at_least=1)
+    min_characters: int = key("of a line that is looked at", 20, at_least=0)
 
     def pieces(self, document: Document) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of the lines, whatever their case and white space, and their spans with the line's end."""

@@ -10,14 +10,16 @@ from pretrain.base.random import splitmix
 from pretrain.corpus.document import WORD, Document
 from pretrain.recipe.schema import key
 
+VERSION = 2
+
 
 @dataclass(frozen=True)
 class Substring:
     """Takes out every run of `words` words that stood in the corpus before, the rest of a longer run with it."""
 
     reason: ClassVar[str] = "nothing left"
-    most: int = key("times that a run may stand", 1, at_least=1)
-    words: int = key("words in a run", 50, at_least=1)
+    most: int = key("times that a run may stand in the corpus", 1, at_least=1)
+    words: int = key("of a run", 50, at_least=1)
 
     def pieces(self, document: Document) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of all windows, uint64 [windows, 2], and their spans."""

@@ -17,6 +17,7 @@ from pretrain.corpus.document import WORD, Document, Rule
 from pretrain.corpus.words import hashes, runs
 from pretrain.recipe.schema import key
 
+VERSION = 2
 WORDS = 512  # of a document that are looked at
 RATE = 0.5  # of learning, which falls to 0
 
@@ -27,8 +28,8 @@ class Classifier:
 
     positive: tuple[str, ...] = key("files of examples of what to keep", (), path=True)
     negative: tuple[str, ...] = key("files of examples of what to drop", (), path=True)
-    min_quality: float = key("bound on the probability of a positive example", 0.5, at_least=0, at_most=1)
-    buckets: int = key("rows of the hashed features", 2**18, at_least=1)
+    min_quality: float = key("probability of being like the positive examples", 0.5, at_least=0, at_most=1)
+    buckets: int = key("weights that words and pairs are hashed into", 2**18, at_least=1)
     epochs: int = key("passes over the examples", 5, at_least=1)
     seed: int = key("of the order of the examples", 0, at_least=0)
 

@@ -13,11 +13,11 @@ ENCODED = re.compile(r"[A-Za-z0-9+/=]{64,}|(?:\\x[0-9a-fA-F]{2}){16,}|(?:0x[0-9a
 class Code:
     """Drops what nobody typed: very long lines, data, encoded bytes, text without letters."""
 
-    max_mean_line: float = key("characters of a line on average", 100.0, at_least=0)
+    max_mean_line: float = key("mean characters of a line", 100.0, at_least=0)
     max_line: int = key("characters of the longest line", 1000, at_least=0)
     min_alphanumeric: float = key("share of letters and digits", 0.25, at_least=0, at_most=1)
     min_alphabetic: float = key("share of letters", 0.25, at_least=0, at_most=1)
-    max_encoded: float = key("share of encoded bytes", 0.5, at_least=0, at_most=1)
+    max_encoded: float = key("share of characters in base64 and byte tables", 0.5, at_least=0, at_most=1)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Line lengths in characters, and shares of the text."""

@@ -31,8 +31,10 @@ class Decontaminate:
     """
 
     against: tuple[str, ...] = key("evaluation sets: .jsonl files, or folders of them", path=True)
-    words: int = key("words in a run", 13, at_least=1)
-    min_share: float = key("share of an item's runs that a document may hold", 0.0, at_least=0, at_most=1)
+    words: int = key("of a run that is looked for", 13, at_least=1)
+    min_share: float = key(
+        "an item is found where more than this share of its words is covered", 0.0, at_least=0, at_most=1
+    )
     max_items: int = key("items that a document may hold", 0, at_least=0)
 
     @cached_property

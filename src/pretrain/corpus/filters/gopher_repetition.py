@@ -12,6 +12,7 @@ from pretrain.corpus.document import Document, Rule
 from pretrain.corpus.words import hashes
 from pretrain.recipe.schema import key
 
+VERSION = 2
 TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 DUPLICATE = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
@@ -20,11 +21,13 @@ DUPLICATE = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 class GopherRepetition:
     """Drops a document by its repeated lines, paragraphs and runs of words; `scale` loosens all bounds alike."""
 
-    scale: float = key("factor of all bounds", 1.0, at_least=0)
-    max_duplicate_lines: float = key("share of repeated lines", 0.30, at_least=0, at_most=1)
-    max_duplicate_paragraphs: float = key("share of repeated paragraphs", 0.30, at_least=0, at_most=1)
-    max_duplicate_line_characters: float = key("share of characters in repeated lines", 0.20, at_least=0, at_most=1)
-    max_duplicate_paragraph_characters: float = key("share of characters in such", 0.20, at_least=0, at_most=1)
+    scale: float = key("all bounds are multiplied by it", 1.0, at_least=0)
+    max_duplicate_lines: float = key("share of lines that stood before", 0.3, at_least=0, at_most=1)
+    max_duplicate_paragraphs: float = key("share of paragraphs that stood before", 0.3, at_least=0, at_most=1)
+    max_duplicate_line_characters: float = key("share of characters in such lines", 0.2, at_least=0, at_most=1)
+    max_duplicate_paragraph_characters: float = key(
+        "share of characters in such paragraphs", 0.2, at_least=0, at_most=1
+    )
 
     def measure(self, document: Document) -> dict[str, float]:
         """Shares of one document."""

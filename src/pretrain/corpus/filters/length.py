@@ -10,9 +10,9 @@ from pretrain.recipe.schema import key
 class Length:
     """Drops what is too short, too long, or has a line that nobody typed."""
 
-    min_characters: int = key("characters", 1, at_least=0)
-    max_characters: int = key("characters", 10**9, at_least=0)
-    max_line: int = key("characters of the longest line", 10**6, at_least=0)
+    min_characters: int = key("characters of a document", 1, at_least=0)
+    max_characters: int = key("characters of a document", 10**9, at_least=0)
+    max_line: int = key("characters of its longest line", 10**6, at_least=0)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Characters of the text and of its longest line."""

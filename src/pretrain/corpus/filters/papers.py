@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from pretrain.corpus.document import Document, Rule
 from pretrain.corpus.stop_words import stop_words
-from pretrain.corpus.words import has_letter
+from pretrain.corpus.words import FORMULA, has_letter
 from pretrain.recipe.schema import key
 
+VERSION = 2
 REFERENCE = re.compile(r"^\W*(?:\[\d+\]|\d+\.)?.{0,200}(?:\(\d{4}[a-z]?\)|\b(?:19|20)\d\d\b).{0,80}$")
-FORMULA = re.compile(r"\$\$?[^$]{1,4000}\$\$?")
 
 
 @dataclass(frozen=True)
 class Papers:
     """Drops stubs, tables of contents, scans read badly and lists of references."""
 
-    min_words: int = key("words", 500, at_least=0)
+    min_words: int = key("words of a paper", 500, at_least=0)
     min_alphabetic_words: float = key("share of words with a letter", 0.6, at_least=0, at_most=1)
-    max_reference_lines: float = key("share of lines that are references", 0.5, at_least=0, at_most=1)
-    max_formulas: float = key("share of formulas", 0.6, at_least=0, at_most=1)
+    max_reference_lines: float = key("share of lines that look like a reference", 0.5, at_least=0, at_most=1)
+    max_formulas: float = key("share of characters in formulas", 0.6, at_least=0, at_most=1)
 
     def measure(self, document: Document) -> dict[str, float]:
         """Numbers of one paper."""

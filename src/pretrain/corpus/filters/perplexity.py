@@ -16,7 +16,7 @@ class Perplexity:
     """`model` is a file of KenLM's, .arpa or binary, over lower-case words."""
 
     model: str = key("a model of KenLM's, .arpa or binary", path=True)
-    max_perplexity: float = key("per word", 1000.0, at_least=0)
+    max_perplexity: float = key("per word, of all lines", 1000.0, at_least=0)
 
     @cached_property
     def _model(self) -> Any:
