@@ -294,7 +294,8 @@ def test_the_next_crawl_is_held_against_the_last(tmp_path: Path) -> None:
         (folder / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     step = '[[corpus.steps]]\nuse = "minhash"\n'
     old = cut_of(first, recipe(first, 'read = "jsonl"\npaths = ["a.jsonl"]', step))
-    (old.folder / "key.json").write_text(json.dumps({"key": {"steps": [{"use": "minhash", "version": 1}]}}))
+    steps = [{"use": "minhash", "version": find("corpus.dedup", "minhash").VERSION}]
+    (old.folder / "key.json").write_text(json.dumps({"key": {"steps": steps}}))
     (first / "a.jsonl").unlink()  # it is not read again
     shutil.rmtree(first / "steps")
     late = f'{step}against = ["{old.folder}"]\n'

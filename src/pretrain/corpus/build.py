@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find, leaf
 from pretrain.base.files import MANIFEST, digest_of, manifest_digest, read_manifest, write
+from pretrain.corpus.alike import join_alike, write_shingles
 from pretrain.corpus.clusters import KEYS, Clustering
 from pretrain.corpus.cut import (
     ASIDE,
@@ -275,8 +277,11 @@ class Build:
 
     def _mark(self, chains: Sequence[Chain], step: Leaf, keys: Sequence[StepFile], failed: set[int]) -> list[Chain]:
         earlier = [file for path in getattr(step.bind(), "against", ()) for file in _index(Path(path), step)]
+        join, failed = self._alike(chains, step, failed)
+        keys = [self._nothing(file, KEYS) if i in failed else file for i, file in enumerate(keys)]
         names = [*(file.key for file in keys), *(file.entry()["digest"] for file in earlier)]
-        members = Clustering(self.steps, f"{step.use}-clusters", names, self._must).members([*keys, *earlier])
+        clustering = Clustering(self.steps, f"{step.use}-clusters", names, self._must)
+        members = clustering.members([*keys, *earlier], join)
         tasks, after = list[tuple[int, StepFile, Task]](), []
         for i, chain in enumerate(chains):
             file = self.steps.file(step.use, [chain.key, names, chain.number])
@@ -286,6 +291,19 @@ class Build:
         for i in failed | self._try(tasks):
             after[i] = self._set_aside(chains[i], [(step.use, MARKS, False)])
         return after
+
+    def _alike(self, chains: Sequence[Chain], step: Leaf, failed: set[int]) -> tuple[Callable | None, set[int]]:
+        """What joins the candidates of a step that verifies them, by their shingles; and the parts to set aside."""
+        bound, what, tasks = step.bind(), settings(step), list[tuple[int, StepFile, Task]]()
+        if getattr(bound, "verify", None) is None:
+            return None, failed
+        for i, chain in enumerate(chains):
+            file = self.steps.file(f"{step.use}-shingles", [chain.key, what, self.sample, self.seed], ".npy")
+            arguments = (chain.base, chain.edited, chain.last, bound, self.sample, self.seed, file)
+            tasks += [(i, file, Task(f"{step.use} shingles", write_shingles, arguments))] if i not in failed else []
+        failed = failed | self._try(tasks)
+        files = {chains[i].number: file for i, file, _ in tasks if i not in failed}
+        return partial(join_alike, files, bound.verify), failed
 
     def _pieces(self, chains: Sequence[Chain], step: Leaf) -> list[Chain]:
         bound, what, tasks = step.bind(), settings(step), list[tuple[int, StepFile, Task]]()
@@ -444,7 +462,7 @@ def _index(folder: Path, step: Leaf) -> list[StepFile]:
     made = next((one for one in table if one["use"] == step.use), None)
     if made is None:
         raise UserError(f"it has no index of {step.use}", where=str(folder), expected=f"{step.use} among its steps")
-    free = ("against", "files", "keep", "most")
+    free = ("against", "files", "keep", "most", "verify")
     then, now = ({k: v for k, v in one.items() if k not in free} for one in (made, settings(step)))
     if then != now:
         raise UserError(f"its {step.use} has other options", where=str(folder), expected=json.dumps(now))

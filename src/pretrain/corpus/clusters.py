@@ -35,11 +35,14 @@ class Clustering:
     made_of: object
     run: Run
 
-    def members(self, keys: Sequence[StepFile]) -> list[StepFile]:
-        """Files of MEMBERS by document number, of the clusters with more than one. A cluster is named by its least."""
+    def members(self, keys: Sequence[StepFile], join: Callable | None = None) -> list[StepFile]:
+        """Files of MEMBERS by document number, of the clusters with more than one. A cluster is named by its least.
+
+        `join` makes edges of the documents with a key: all of them, or those that it finds alike.
+        """
         rows = sum(file.entry()["account"]["rows_in"] for file in keys)
         count = ranges(2 * rows, EDGES.itemsize)
-        edges, before = self._round("edges", 0, star_edges, keys, count), None
+        edges, before = self._round("edges", 0, join or star_edges, keys, count), None
         turn = 0
         while (said := self._sum(edges)) != before:
             turn, before = turn + 1, said
@@ -66,7 +69,7 @@ def star_edges(keys: Sequence[StepFile], part: int, count: int, out: StepFile, j
     first = np.ones(len(rows), bool)
     first[1:] = (rows["key"][1:] != rows["key"][:-1]) | (rows["check"][1:] != rows["check"][:-1])
     least = rows["number"][np.flatnonzero(first)[np.cumsum(first) - 1]] if len(rows) else rows["number"]
-    _write(out, least, rows["number"], both=True)
+    write_edges(out, least, rows["number"], both=True)
 
 
 def large_star(edges: Sequence[StepFile], part: int, count: int, out: StepFile, journal: Journal) -> None:
@@ -74,13 +77,13 @@ def large_star(edges: Sequence[StepFile], part: int, count: int, out: StepFile, 
     rows, least = _neighbours(edges, part, count)
     least = np.minimum(least, rows["node"])
     larger = rows["other"] > rows["node"]
-    _write(out, least[larger], rows["other"][larger], both=False)
+    write_edges(out, least[larger], rows["other"][larger], both=False)
 
 
 def small_star(edges: Sequence[StepFile], part: int, count: int, out: StepFile, journal: Journal) -> None:
     """Each node hands itself and its smaller neighbours to the least of these; an edge stands at its larger end."""
     rows, least = _neighbours(edges, part, count)
-    _write(out, np.concatenate([least, least]), np.concatenate([rows["other"], rows["node"]]), both=True)
+    write_edges(out, np.concatenate([least, least]), np.concatenate([rows["other"], rows["node"]]), both=True)
 
 
 def sizes(edges: Sequence[StepFile], part: int, count: int, out: StepFile, journal: Journal) -> None:
@@ -106,8 +109,8 @@ def _neighbours(edges: Sequence[StepFile], part: int, count: int) -> tuple[np.nd
     return rows, least
 
 
-def _write(out: StepFile, low: np.ndarray, high: np.ndarray, *, both: bool) -> None:
-    """Edges between different nodes; once at the larger end, or at both."""
+def write_edges(out: StepFile, low: np.ndarray, high: np.ndarray, *, both: bool, **more: object) -> None:
+    """Edges between different nodes; once at the larger end, or at both; `more` goes into the account."""
     some = low != high
     low, high = np.minimum(low[some], high[some]), np.maximum(low[some], high[some])
     one = np.zeros(len(low), EDGES)
@@ -119,4 +122,4 @@ def _write(out: StepFile, low: np.ndarray, high: np.ndarray, *, both: bool) -> N
         back = one.copy()
         back["key"], back["node"], back["other"] = splitmix(one["other"]), one["other"], one["node"]
         rows = np.concatenate([one, back])
-    write_rows(out, rows, edges=len(one), sum=total)
+    write_rows(out, rows, edges=len(one), sum=total, **more)
