@@ -81,6 +81,13 @@ def test_structure_is_kept_and_apparatus_left_out(tmp_path: Path) -> None:
     book = read(Epub(), path)
     assert isinstance(book, Record) and (book.title, book.language) == ("T", "de")
     assert book.text == "## One\n\nA small word.\n- x\n- y\n\na\nb\n\n1 | 2"
+    nowhere = make(tmp_path / "c.epub", {"c": chapter(body)})
+    with zipfile.ZipFile(nowhere) as whole:
+        members = {name: whole.read(name).replace(b' href="c.xhtml"', b"") for name in whole.namelist()}
+    with zipfile.ZipFile(nowhere, "w") as without:
+        for name, data in members.items():
+            without.writestr(name, data)
+    assert read(Epub(), nowhere) == Flaw(0, "c.epub", "broken EPUB")
     bomb = make(tmp_path / "b.epub", {"c": chapter("<p>" + "a" * 40_000_000 + "</p>")})
     assert read(Epub(), bomb) == Flaw(0, "b.epub", "too large")
 

@@ -67,10 +67,11 @@ def test_text_files(tmp_path: Path) -> None:
     (tmp_path / "in" / "empty.txt").write_text(" \n")
     (tmp_path / "in" / "skip.txt").write_text("skipped")
     made = recipe(tmp_path, 'read = "text"\npaths = ["in/**/*.txt"]\nexclude = ["**/skip*"]')
+    (tmp_path / "in" / "cut.txt").write_bytes(gzip.compress(b"a text that is cut " * 99)[:-20])
     cut = cut_of(tmp_path, made)
     found = {document.url: document.text for split in ("train", "held_out") for document in cut.documents(split)}
     assert found == {"in/a.txt": "naïve\ntext", "in/deep/b.txt": "more"}
-    assert cut.summary["web"]["dropped_for"] == {"not UTF-8": 1, "empty": 1}
+    assert cut.summary["web"]["dropped_for"] == {"not UTF-8": 1, "empty": 1, "damaged compression": 1}
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
@@ -85,6 +86,10 @@ def test_json_lines(tmp_path: Path, ending: str) -> None:
     found = {d.url: (d.text, d.license) for split in ("train", "held_out") for d in cut.documents(split)}
     assert found == {"u1": ("one", "CC0-1.0"), f"a.{ending}:4": ("two", None)}
     assert cut.summary["web"]["dropped_for"] == {"no JSON": 1, "no text": 1}
+    (tmp_path / "first.jsonl").write_text('{"body": null}\n{"bodies": "x"}\n')
+    cut = cut_of(tmp_path, recipe(tmp_path, f'read = "jsonl"\ntext = "body"\npaths = ["a.{ending}", "first.jsonl"]'))
+    reasons = {"no JSON": 1, "no text": 2, "no field 'body', nearest: bodies": 1}
+    assert cut.summary["web"]["dropped_for"] == reasons, "a file that has no such field takes down itself alone"
     wrong = recipe(tmp_path, f'read = "jsonl"\ntext = "bdy"\npaths = ["a.{ending}"]')
     with pytest.raises(UserError, match=r"no field 'bdy'.*nearest: body"):
         cut_of(tmp_path, wrong)
@@ -97,6 +102,13 @@ def test_parquet(tmp_path: Path) -> None:
     cut = cut_of(tmp_path, recipe(tmp_path, 'read = "parquet"\ntext = "content"\npaths = ["a.parquet"]'))
     found = {d.url: d.text for split in ("train", "held_out") for d in cut.documents(split)}
     assert found == {"u": "one", "a.parquet#2": "three"}
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    pa.parquet.write_table(pa.table({"contents": ["x"]}), tmp_path / "other.parquet")
+    cut = cut_of(tmp_path, recipe(tmp_path, 'read = "parquet"\ntext = "content"\npaths = ["*.parquet"]'))
+    reasons = {"no text": 1, "damaged, or no Parquet": 2, "no column 'content', nearest: contents": 1}
+    assert cut.summary["web"]["dropped_for"] == reasons
     with pytest.raises(UserError, match=r"no column 'contents'.*nearest: content"):
         cut_of(tmp_path, recipe(tmp_path, 'read = "parquet"\ntext = "contents"\npaths = ["a.parquet"]'))
 

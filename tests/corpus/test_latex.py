@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from pretrain.corpus.sources import SourceFile
 MUTANTS = [
     ("src/pretrain/corpus/macros.py", "while found and (found[1] not in macros or left <= 0)", "while found"),
     ("src/pretrain/corpus/read/latex.py", "and not path.is_symlink()", ""),
+    ("src/pretrain/corpus/read/latex.py", "missing.add(end)", "pass"),
+    ("src/pretrain/corpus/macros.py", "len(text) - start if end < 0 else 0", "0"),
 ]
 latex = find("corpus.read", "latex")
 DATA = Path(__file__).parents[3] / "shared" / "data" / "latex"
@@ -50,7 +53,7 @@ We say it shortly.
 
 ## First part
 
-Hello world: $x \in \mathbb{R}$, $(0, 1)$ and (2, 3), 100% of it . $$\operatorname{tr}(A) = 0$$ The second file.
+Hello world: $x \in \mathbb{R}$, $(0, 1)$ and (2, 3), 100% of it. $$\operatorname{tr}(A) = 0$$ The second file.
 
 - one
 - b: two
@@ -113,6 +116,32 @@ def test_macros_without_end_end(tmp_path: Path, macros: str) -> None:
     path.write_text(rf"{macros}\begin{{document}}Before \a after.\end{{document}}")
     found = read(path)
     assert isinstance(found, Record) and found.text is not None and found.text.startswith("Before")
+
+
+HOSTILE = [
+    r"$ \[ \( ", r"\section{a ", r"\begin{equation} ", r"\begin{verbatim} ", r"\begin{table}", r"\begin{tabular}{",
+    r"\footnote{", r"\item[", r"\label[", r"\href{a", "$$", "{", r"\verb|a ", r"\hello{a ", r"\begin{comment}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_source_takes_linear_time(tmp_path: Path, piece: str) -> None:
+    path = tmp_path / "a.tex"
+    path.write_text(r"\def\hello#1{Hello #1}" + piece * (300_000 // len(piece)))
+    start = time.process_time()
+    assert isinstance(read(path), Record | Flaw)
+    assert time.process_time() - start < 12, "a quadratic scan of it takes minutes"
+
+
+def test_references_leave_no_holes(tmp_path: Path) -> None:
+    path = tmp_path / "a.tex"
+    path.write_text(
+        r"\begin{document}It holds (as defined in \S\ref{sec:a}), see \citet[p.~3]{knuth}~\cite{a,b}. "
+        r"\emph{Type}\index{type!theory|(} theory, \ldots\end{document}"
+    )
+    found = read(path)
+    assert isinstance(found, Record)
+    assert found.text == "It holds (as defined in §[sec:a]), see [knuth]. Type theory, …\n"
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the chapters in ../shared/data")

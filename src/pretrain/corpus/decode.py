@@ -1,6 +1,12 @@
 """From bytes to text, whatever encoding a page says or has."""
 
+import zlib
+
+import zstandard
+
 from pretrain.base.optional import extra
+
+DAMAGED = (EOFError, OSError, zlib.error, zstandard.ZstdError)  # what a broken stream raises
 
 
 def decode(data: bytes) -> str:

@@ -80,7 +80,9 @@ class Epub:
             item = items.get(reference.get("idref"))
             if item is None or "html" not in (item.get("media-type") or "") or "nav" in (item.get("properties") or ""):
                 continue
-            page = budget.parse(posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(item.get("href")))))
+            if not (href := item.get("href")):
+                return Flaw(0, file.url, "broken EPUB")
+            page = budget.parse(posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(href))))
             if page is not None and not _is_apparatus(page):
                 chapters.append(text_of(page))
         if budget.left <= 0:

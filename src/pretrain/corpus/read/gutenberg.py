@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
@@ -32,8 +33,12 @@ class Gutenberg:
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """The book between the markers; without markers the whole text, with `boilerplate_found` 0."""
-        with file.plain() as stream:
-            data = stream.read(LONGEST + 1)
+        try:
+            with file.plain() as stream:
+                data = stream.read(LONGEST + 1)
+        except DAMAGED:
+            yield Flaw(0, file.url, "damaged compression")
+            return
         if len(data) > LONGEST:
             yield Flaw(0, file.url, "too large")
             return

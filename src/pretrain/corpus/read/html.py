@@ -1,12 +1,10 @@
 """Pages as files, plain, gzip or Zstandard."""
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import zstandard
-
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
@@ -22,7 +20,7 @@ class Html:
         try:
             with file.plain() as stream:
                 data = stream.read(LONGEST + 1)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        except DAMAGED:
             yield Flaw(0, file.url, "damaged compression")
             return
         if len(data) > LONGEST or not data.strip():

@@ -1,32 +1,29 @@
 """JSON Lines (jsonlines.org), plain, gzip or Zstandard: a document a line."""
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import zstandard
-
-from pretrain.base.errors import UserError, nearest
+from pretrain.base.errors import nearest
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
-
-DAMAGED = (EOFError, OSError, zlib.error, zstandard.ZstdError)  # what a broken stream raises
+from pretrain.recipe.schema import key
 
 
 @dataclass(frozen=True)
 class Jsonl:
     """Names of the fields, with dots into nested tables: `url = "metadata.url"`."""
 
-    text: str = "text"
-    url: str = "url"
-    date: str = "date"
-    language: str = "language"
-    license: str = "license"
+    text: str = key("field of the text", "text")
+    url: str = key("field of the address", "url")
+    date: str = key("field of the date", "date")
+    language: str = key("field of the language", "language")
+    license: str = key("field of the licence", "license")
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
-        """A record a line; a line that is no JSON, or holds no text, is a flaw with its number."""
+        """A record a line; a line that is no JSON, has no such field or no text in it, is a flaw with its number."""
         start, stop, first = file.span or (0, None, 1)
         number = first - 1
         with file.plain() as stream:
@@ -63,9 +60,9 @@ class Jsonl:
         if not isinstance(record, dict):
             return Flaw(number, where, "no text")
         text = field(record, self.text)
-        if number == 1 and text is None:
+        if text is None and self.text.partition(".")[0] not in record:
             near = nearest(self.text, record)
-            raise UserError(f"no field {self.text!r}", where=where, expected=", ".join(record), near=near)
+            return Flaw(number, where, f"no field {self.text!r}" + (f", nearest: {near}" if near else ""))
         if not isinstance(text, str) or not text.strip():
             return Flaw(number, where, "no text")
         return Record(

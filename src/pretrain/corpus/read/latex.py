@@ -7,15 +7,16 @@ import re
 import tarfile
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
-from pretrain.corpus.macros import argument_of, definitions, expand, group
+from pretrain.corpus.macros import argument_of, definitions, expand, group, groups
 from pretrain.corpus.sources import SourceFile
 
+VERSION = 2
 DEPTH = 20  # of files that include files
 MATH = ("equation", "align", "gather", "multline", "eqnarray", "displaymath", "math", "flalign", "alignat")
 DROPPED = ("thebibliography", "comment", "tikzpicture", "picture", "filecontents", "lstdisplay")
@@ -35,11 +36,17 @@ LETTERS = {
     "L": "Ł",
     "aa": "å",
     "i": "i",
+    "S": "§",
+    "dots": "…",
+    "ldots": "…",
+    "TeX": "TeX",
+    "LaTeX": "LaTeX",
 }
 SILENT = (
-    r"label|cite[a-zA-Z]*\*?|bibliography(?:style)?|[vh]space\*?|includegraphics|pagestyle|s?index[a-z]*|thanks|usepackage",
-    r"documentclass|ref|eqref|autoref|[cC]ref|pageref|author|date|title|setlength|setcounter|newtheorem\*?",
+    r"label|bibliography(?:style)?|[vh]space\*?|includegraphics|pagestyle|s?index[a-z]*|thanks|usepackage",
+    r"documentclass|author|date|title|setlength|setcounter|newtheorem\*?",
 )  # commands whose argument is no text
+OPTIONS = r"(?:\[[^\]]{0,1000}\]){0,3}"
 SECTIONS = {"part": 1, "chapter": 1, "section": 2, "subsection": 3, "subsubsection": 4, "paragraph": 5}
 
 
@@ -53,7 +60,7 @@ class Latex:
         """The paper, or why it cannot be read."""
         try:
             sources = _sources(file)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError):
+        except (tarfile.TarError, zipfile.BadZipFile, ValueError, RuntimeError, *DAMAGED):
             yield Flaw(0, file.url, "damaged archive")
             return
         main = _main(sources)
@@ -108,9 +115,11 @@ def _text(data: bytes) -> str:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     text = text.replace("\r\n", "\n").replace("\0", "")
-    verbatim = r"(\\begin\{(verbatim|lstlisting|minted)\}.*?\\end\{\2\})"
-    comment = r"(?<!\\)((?:\\\\)*)%[^\n]*\n?[ \t]*"
-    return re.sub(f"{verbatim}|{comment}", lambda m: m[1] or m[3] or "", text, flags=re.DOTALL)
+
+    def uncommented(piece: str) -> str:
+        return re.sub(r"(?<!\\)((?:\\\\)*)%[^\n]*\n?[ \t]*", r"\1", piece)
+
+    return _between(text, r"\\begin\{(verbatim|lstlisting|minted)\}", _end, lambda m, inside: None, uncommented)
 
 
 def _main(sources: dict[str, str]) -> str | None:
@@ -150,16 +159,16 @@ def to_text(latex: str) -> str:
         kept.append(said)
         return f"\0{len(kept) - 1}\0"
 
-    text = _formulas(latex.replace("\0", ""), keep)
+    text = _formulas(re.sub("[\0-\4]", "", latex), keep)
     text = _environments(text, keep)
     text = _commands(text)
-    text = re.sub(r"\\item\s*(?:\[([^\]]*)\])?\s*", lambda m: f"\n- {m[1] + ': ' if m[1] else ''}", text)
-    text = re.sub(r"\\(?:begin|end)\s*\{[^{}]*\}(?:\[[^\]]*\])?", "\n\n", text)
+    text = re.sub(r"\\item\s*(?:\[([^\]]{0,1000})\])?\s*", lambda m: f"\n- {m[1] + ': ' if m[1] else ''}", text)
+    text = re.sub(r"\\(?:begin|end)\s*\{[^{}]{0,200}\}(?:\[[^\]]{0,1000}\])?", "\n\n", text)
     text = _accents(text)
-    text = re.sub(r"\\([A-Za-z@]+)\*?\s*(?:\[[^\]\n]*\])?", lambda m: LETTERS.get(m[1], ""), text)
+    text = re.sub(r"\\([A-Za-z@]+)\*?\s*(?:\[[^\]\n]{0,1000}\])?", lambda m: LETTERS.get(m[1], ""), text)
     text = re.sub(r"\\([%&#_{}$ ])", lambda m: {"{": "\1", "}": "\2"}.get(m[1], m[1]), text.replace("\\\\", "\n"))
     text = text.replace("---", "—").replace("--", "–").replace("``", "“").replace("''", "”").replace("~", " ")
-    text = re.sub(r"[{}]", "", text).replace("\1", "{").replace("\2", "}")
+    text = re.sub(r"[{}]", "", text).translate({1: "{", 2: "}", 3: "[", 4: "]"})
     lines = [" ".join(line.split()) for line in re.sub(r"(?<!\n)\n(?!\n|- |#|\|)", " ", text).split("\n")]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     while "\0" in text:
@@ -173,47 +182,68 @@ def _formulas(text: str, keep: Callable[[str], str]) -> str:
         return keep(f"$${unlabelled}$$")
 
     text = re.sub(r"\\verb(\W)(.*?)\1", lambda m: keep(f"`{m[2]}`"), text)
-    text = re.sub(
-        r"\\begin\{(verbatim|lstlisting|minted|Verbatim)\*?\}(?:\[[^\]]*\])?(?:\{[^{}]*\})?(.*?)\\end\{\1\*?\}",
-        lambda m: "\n\n" + keep(f"```{m[2].rstrip()}\n```") + "\n\n",
-        text,
-        flags=re.DOTALL,
-    )
-    for name in MATH:
-        pattern = rf"\\begin\{{{name}(\*?)\}}(.*?)\\end\{{{name}\1\}}"
-        text = re.sub(pattern, lambda m: f" {displayed(m[2])} ", text, flags=re.DOTALL)
-    text = re.sub(r"(?<!\\)\\\[(.*?)\\\]", lambda m: f" {displayed(m[1])} ", text, flags=re.DOTALL)
-    text = re.sub(r"(?<!\\)\$\$(.*?)(?<!\\)\$\$", lambda m: f" {displayed(m[1])} ", text, flags=re.DOTALL)
-    text = re.sub(r"(?<!\\)\\\((.*?)\\\)", lambda m: keep(f"${m[1].strip()}$"), text, flags=re.DOTALL)
+    code = r"\\begin\{((?:verbatim|lstlisting|minted|Verbatim)\*?)\}(?:\[[^\]]{0,1000}\])?(?:\{[^{}]{0,200}\})?"
+    text = _between(text, code, _end, lambda m, inside: f"\n\n{keep(f'```{inside.rstrip()}{chr(10)}```')}\n\n")
+    math = rf"\\begin\{{((?:{'|'.join(MATH)})\*?)\}}"
+    text = _between(text, math, _end, lambda m, inside: f" {displayed(inside)} ")
+    text = _between(text, r"(?<!\\)\\\[", lambda m: r"\\\]", lambda m, inside: f" {displayed(inside)} ")
+    text = _between(text, r"(?<!\\)\$\$", lambda m: r"(?<!\\)\$\$", lambda m, inside: f" {displayed(inside)} ")
+    text = _between(text, r"(?<!\\)\\\(", lambda m: r"\\\)", lambda m, inside: keep(f"${inside.strip()}$"))
     return re.sub(r"(?<!\\)\$((?:[^$\\]|\\.){1,5000})\$", lambda m: keep(f"${m[1].strip()}$"), text, flags=re.DOTALL)
 
 
-def _environments(text: str, keep: Callable[[str], str]) -> str:
-    for name in DROPPED:
-        text = re.sub(rf"\\begin\{{{name}\*?\}}.*?\\end\{{{name}\*?\}}", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r"\\begin\{(tabular[xy*]?|longtable|array)\}(.*?)\\end\{\1\}", lambda m: _table(m[2]), text, flags=re.DOTALL
-    )
+def _end(opening: re.Match[str]) -> str:
+    """The end of an environment, as a pattern."""
+    return rf"\\end\{{{re.escape(opening[1])}\}}"
 
-    def captions(match: re.Match[str]) -> str:
-        inside = match[2]
+
+def _between(
+    text: str,
+    opening: str,
+    closing: Callable[[re.Match[str]], str],
+    say: Callable[[re.Match[str], str], str | None],
+    outside: Callable[[str], str] = str,
+) -> str:
+    """What stands between an opening and its closing, with both, replaced by what is said of it; None leaves it.
+
+    A closing that is missing is looked for once: time is linear in the text.
+    """
+    out, place, missing = list[str](), 0, set[str]()
+    for found in re.finditer(opening, text):
+        if found.start() < place or (end := closing(found)) in missing:
+            continue
+        stop = re.compile(end).search(text, found.end())
+        if stop is None:
+            missing.add(end)
+            continue
+        said = say(found, text[found.end() : stop.start()])
+        out += [outside(text[place : found.start()]), text[found.start() : stop.end()] if said is None else said]
+        place = stop.end()
+    return "".join([*out, outside(text[place:])])
+
+
+def _environments(text: str, keep: Callable[[str], str]) -> str:
+    text = _between(text, rf"\\begin\{{((?:{'|'.join(DROPPED)})\*?)\}}", _end, lambda m, inside: "")
+    tables = r"\\begin\{(tabular[xy*]?|longtable|array)\}"
+    text = _between(text, tables, _end, lambda m, inside: _table(inside))
+
+    def captions(_: re.Match[str], inside: str) -> str:
         said = argument_of(inside, "caption")
         table = "\n".join(line for line in inside.split("\n") if line.startswith("|"))
         return f"\n\n{table}\n\n{said}\n\n" if said or table else ""
 
-    return re.sub(r"\\begin\{(figure|table|wrapfigure|wraptable)\*?\}(.*?)\\end\{\1\*?\}", captions, text, flags=re.S)
+    return _between(text, r"\\begin\{((?:figure|table|wrapfigure|wraptable)\*?)\}", _end, captions)
 
 
 def _table(inside: str) -> str:
     start = 0
     while (found := re.compile(r"\s*[\[{]").match(inside, start)) is not None:
-        opening = inside[found.end() - 1]
-        end = group(inside, found.end() - 1, opening, "}" if opening == "{" else "]")
+        end = group(inside, found.end() - 1)
         if end < 0:
             break
         start = end
     rows = []
-    for row in re.split(r"\\\\(?:\[[^\]]*\])?", inside[start:]):
+    for row in re.split(r"\\\\(?:\[[^\]]{0,1000}\])?", inside[start:]):
         bare = re.sub(
             r"\\(?:hline|toprule|midrule|bottomrule|cline\{[^{}]*\}|cmidrule(?:\([^)]*\))?\{[^{}]*\})", "", row
         )
@@ -231,21 +261,28 @@ def _commands(text: str) -> str:
         def headed(said: str, mark: str = mark) -> str:
             return f"\n\n{mark} {' '.join(said.split())}\n\n"
 
-        text = _each(text, rf"\\{name}\*?\s*(?:\[[^\]]*\])?\s*", headed)
+        text = _each(text, rf"\\{name}\*?\s*(?:\[[^\]]{{0,1000}}\])?\s*", headed)
     text = re.sub(r"\\begin\{abstract\}", "\n\n## Abstract\n\n", text)
-    text = _each(text, rf"\\(?:{'|'.join(SILENT)})\s*(?:\[[^\]]*\])*\s*", lambda said: "")
+    text = _each(text, rf"\\(?:{'|'.join(SILENT)})\s*{OPTIONS}\s*", lambda said: "")
+    text = _each(text, rf"[\s~]{{0,9}}\\(?:cite|citep|parencite|nocite|supercite)\*?\s*{OPTIONS}\s*", lambda said: "")
+    text = _each(text, rf"\\(?:ref|eqref|autoref|[cC]ref|pageref|cite[a-zA-Z]*|textcite)\*?\s*{OPTIONS}\s*", _key)
     text = _each(text, r"\\footnote\s*", lambda said: f" ({said.strip()})")
-    return _each(text, r"\\(?:href|textcolor)\s*\{[^{}]*\}\s*", lambda said: said)
+    return _each(text, r"\\(?:href|textcolor)\s*\{[^{}]{0,2000}\}\s*", lambda said: said)
+
+
+def _key(said: str) -> str:
+    """What a reference or a citation that is part of its sentence says: its key."""
+    return f"\3{' '.join(said.split())}\4"  # brackets that are no option of a command
 
 
 def _each(text: str, pattern: str, say: Callable[[str], str]) -> str:
     """Every use of a command and its argument replaced by what is said of the argument."""
+    uses = list(re.finditer(pattern + r"(?=\{)", text))
+    ends = groups(text) if uses else {}
     out, place = list[str](), 0
-    for found in re.compile(pattern + r"(?=\{)").finditer(text):
-        if found.start() < place:
-            continue
-        end = group(text, found.end())
-        if end < 0:
+    for found in uses:
+        end = ends.get(found.end(), -1)
+        if found.start() < place or end < 0:
             continue
         out += [text[place : found.start()], say(text[found.end() + 1 : end - 1])]
         place = end

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet
 
-from pretrain.base.errors import UserError, nearest
+from pretrain.base.errors import nearest
 from pretrain.corpus.document import Flaw, Record
 from pretrain.corpus.sources import SourceFile
+from pretrain.recipe.schema import key
 
 ROWS = 256  # held in memory
 
@@ -17,23 +18,25 @@ ROWS = 256  # held in memory
 class Parquet:
     """Names of the columns, with dots into structs: `url = "metadata.url"`; all but the text's may be missing."""
 
-    text: str = "text"
-    url: str = "url"
-    date: str = "date"
-    language: str = "language"
-    license: str = "license"
+    text: str = key("column of the text", "text")
+    url: str = key("column of the address", "url")
+    date: str = key("column of the date", "date")
+    language: str = key("column of the language", "language")
+    license: str = key("column of the licence", "license")
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """A record a row; a row without text is a flaw with its number."""
         try:
             table = pa.parquet.ParquetFile(file.path)
-        except pa.ArrowInvalid:
-            raise UserError("no Parquet file", where=str(file.path)) from None
+        except (pa.ArrowException, OSError):
+            yield Flaw(0, file.url, "damaged, or no Parquet")
+            return
         with table:
             names = table.schema_arrow.names
             if self.text.split(".")[0] not in names:
                 near = nearest(self.text, names)
-                raise UserError(f"no column {self.text!r}", where=str(file.path), expected=", ".join(names), near=near)
+                yield Flaw(0, file.url, f"no column {self.text!r}" + (f", nearest: {near}" if near else ""))
+                return
             said = (self.text, self.url, self.date, self.language, self.license)
             columns = sorted({name.split(".")[0] for name in said} & set(names))
             start, stop, number = file.span or (0, table.num_row_groups, 0)

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from typing import ClassVar
 
 from pretrain.base.errors import UserError
 from pretrain.corpus.code_languages import language_of
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.license import identify, said_in
 from pretrain.corpus.sources import SourceFile
@@ -53,7 +53,7 @@ class Repository:
         """Files in the order of their paths."""
         try:
             members = sorted(_members(file), key=lambda member: member[0])
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError):
+        except (tarfile.TarError, zipfile.BadZipFile, ValueError, RuntimeError, *DAMAGED):
             yield Flaw(-1, file.url, "damaged archive")
             return
         license = next((found for found in map(_license, members) if found), None)
@@ -61,7 +61,7 @@ class Repository:
             url = f"{file.url}/{path}"
             try:
                 data = content() if 0 <= size <= self.max_bytes else b""
-            except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError):
+            except (tarfile.TarError, zipfile.BadZipFile, ValueError, RuntimeError, *DAMAGED):
                 yield Flaw(place, url, "damaged archive")
                 continue
             reason, text = self._reason(path, data, size)

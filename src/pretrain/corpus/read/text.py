@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
@@ -13,8 +14,12 @@ class Text:
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """One record, or the flaw of a file that is not UTF-8, holds nothing or too much."""
-        with file.plain() as stream:
-            data = stream.read(LONGEST + 1)
+        try:
+            with file.plain() as stream:
+                data = stream.read(LONGEST + 1)
+        except DAMAGED:
+            yield Flaw(0, file.url, "damaged compression")
+            return
         if len(data) > LONGEST:
             yield Flaw(0, file.url, "too large")
             return

@@ -2,12 +2,12 @@
 
 import bz2
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 from xml.parsers import expat
 
+from pretrain.corpus.decode import DAMAGED
 from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
@@ -36,7 +36,7 @@ class Wiki:
                         yield _record(file, number, page)
                         number += 1
             parser.Parse(b"", True)
-        except (expat.ExpatError, OSError, EOFError, ValueError, zlib.error):
+        except (expat.ExpatError, ValueError, *DAMAGED):
             yield Flaw(number, f"{file.url}#{number}", "damaged dump, the rest is left out")
 
 
