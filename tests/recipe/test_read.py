@@ -163,7 +163,7 @@ def test_sections_are_held_against_each_other(recipe: Path) -> None:
         ),
         (
             "start = 0.5\nweights = { web = true }",
-            r"train.phases.0.weights.web = True is of the wrong type; .*a number$",
+            r"train.phases.0.weights.web = true is of the wrong type; .*a number$",
         ),
         (
             "start = 0.5\nweights = { web = 0, books = 0 }",

@@ -112,7 +112,13 @@ class Twin:
                 if self.history.segments[-1].weights != weights:
                     self.history = self.order().changed(self.position, weights, "")
             self.notes = {step: note for step, note in self.notes.items() if step <= self.step}
-            train = {"order": ORDER_VERSION, "seed": SEED, "row": ROW, "train": {"batch": batch * ROW, "sequence": 4}}
+            train = {
+                "order": ORDER_VERSION,
+                "seed": SEED,
+                "row": ROW,
+                "packing": "contiguous",
+                "train": {"batch": batch * ROW, "sequence": 4},
+            }
             folders = {"corpus": "corpus-a", **{f"tokens/{name}": f"tokens-{name}" for name in SIZES}}
             stages = {"train": {"key": train, "steps": planned}, "history": self.history.to_json(), "folders": folders}
             self.run.stages.write_text(json.dumps(stages))

@@ -11,10 +11,15 @@ from pretrain.recipe.schema import Leaf, Problems
 LENGTHS = ("max_position_embeddings", "n_positions")  # what config.json may call the longest sequence
 
 
-def bind_all(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """By table, the options of leaves that stand at their defaults. Raises RecipeError with all mistakes."""
+def bind_all(recipe: Recipe, *, training: bool = True) -> dict[str, dict[str, Any]]:
+    """By table, the options of leaves that stand at their defaults. Raises RecipeError with all mistakes.
+
+    Without `training`, a recipe need not say a model: it is there to make a corpus, or tokens.
+    """
     defaults, problems = dict[str, dict[str, Any]](), Problems()
     for leaf in leaves(recipe):
+        if leaf is recipe.model.family and not leaf.options and not training:
+            continue
         try:
             needs = {f.name for f in options(leaf) if f.default is dataclasses.MISSING}
             filled = {"vocab_size": recipe.tokenizer.ids} if "vocab_size" in needs - leaf.options.keys() else {}
@@ -22,6 +27,10 @@ def bind_all(recipe: Recipe) -> dict[str, dict[str, Any]]:
         except UserError as error:
             problems.found += getattr(error, "problems", [error])
             continue
+        except ModuleNotFoundError as error:
+            if error.name != "torch" or training:
+                raise
+            continue  # a machine that makes corpora only: another one trains
         unsaid = [f.name for f in options(leaf) if f.name not in {*leaf.options, *filled}]
         defaults.setdefault(leaf.key, {}).update((name, getattr(bound, name)) for name in unsaid)
         if leaf is recipe.model.family:

@@ -129,7 +129,7 @@ def execute(
     UserError.
     """
     stages = chosen(only, first, last)
-    bind_all(recipe)
+    bind_all(recipe, training=_needed(stages, 3))
     for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
         local_files(source)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
