@@ -23,7 +23,8 @@ from pretrain.order.order import History, Order
 from pretrain.order.pack import Rows
 from pretrain.order.phases import changes, from_position, lay_out
 from pretrain.recipe.train import Phase
-from pretrain.shards.format import CATALOGUE, SHARD_VERSION
+from pretrain.shards.catalogue import Catalogue, Entry
+from pretrain.shards.write import write_catalogue
 
 TOKENS, SHARDS, SOURCES, ROW, BATCH = 15 * 10**12, 100_000, 40, 2048, 1024
 LENGTH = TOKENS // ROW  # rows of the run
@@ -43,13 +44,11 @@ def simulate(folder: Path) -> None:
     for i, count in enumerate(counts.tolist()):
         sizes = draw.integers(TOKENS // SHARDS // 2, TOKENS // SHARDS * 3 // 2, count).tolist()
         names = [f"{i:016x}{k:016x}" for k in range(count)]
-        shards = [
-            {"name": f"{name}.shard", "tokens": size, "documents": size // 800, "digest": name}
-            for name, size in zip(names, sizes, strict=True)
-        ]
         (folder / f"s{i:02}").mkdir()
-        catalogue = {"version": SHARD_VERSION, "dtype": "uint32", "shards": shards}
-        (folder / f"s{i:02}" / CATALOGUE).write_text(json.dumps(catalogue))
+        entries = tuple(
+            Entry(f"{name}.shard", size, size // 800, name) for name, size in zip(names, sizes, strict=True)
+        )
+        write_catalogue(Catalogue(folder / f"s{i:02}", "uint32", 128_000, "", None, entries))
 
 
 def opened(folder: Path) -> tuple[Order, dict[str, Rows]]:

@@ -198,7 +198,8 @@ def test_a_run_in_legs_sees_the_rows_of_one_that_never_stopped(data: Data, legs:
             for rank in reversed(range(ranks)):
                 batch = here.batch(position, rows, rank, ranks)
                 for part in (batch.part(0, 1), batch.part(1, len(batch.rows))):
-                    for number, tokens in zip(part.rows.tolist(), part.tokens, strict=True):
+                    numbers = part.rows // (here.row // here.sequence)
+                    for number, tokens in zip(numbers.tolist(), part.tokens, strict=True):
                         seen[number] = np.concatenate([seen.get(number, tokens[:0]), tokens])
             position += rows
         history = json.dumps(order.history.to_json())

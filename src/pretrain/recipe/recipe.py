@@ -166,11 +166,11 @@ def _check_mixture(recipe: Recipe, problems: Problems) -> None:
     for i, phase in enumerate(phases):
         path = f"train.phases.{i}"
         for name, weight in phase.weights.items():
-            if name not in weights:
+            if name not in weights and recipe.tokens.from_ is None:
                 wrong(f"{path}.weights.{name}", "no such source", near=nearest(name, weights))
             elif not 0 <= weight < math.inf:
                 wrong(f"{path}.weights.{name}", f"{weight} is no weight", "zero or more")
-        weights |= {name: weight for name, weight in phase.weights.items() if name in weights}
+        weights |= phase.weights
         if weights and sum(weights.values()) <= 0:
             wrong(f"{path}.weights", "with it all weights are zero", "at least one above zero")
         if phase.start < before:

@@ -1,11 +1,13 @@
 """What a run draws until it ends: the recipe's mixture laid out as a history, and how often each source is read."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import partial
 
+from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import digest_of
 from pretrain.events.kinds import Mixture
 from pretrain.order.order import WHOLE, History, Order, Segment
+from pretrain.order.pack import Rows
 from pretrain.order.phases import Change, by_size, changes, epochs, from_position, lay_out, source_of, spread
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.train import Train
@@ -16,23 +18,55 @@ def most_epochs(recipe: Recipe) -> dict[str, float]:
     return {source.name: source.most_epochs for source in recipe.corpus.sources if source.most_epochs is not None}
 
 
+def filled(rows: Mapping[str, Rows]) -> dict[str, float]:
+    """The share of a source's places that hold tokens: packed rows hold some padding."""
+    places, tokens = defaultdict[str, float](float), defaultdict[str, float](float)
+    for name, one in rows.items():
+        places[source_of(name)] += len(one)
+        tokens[source_of(name)] += len(one) * (1 - one.padding)
+    return {source: tokens[source] / places[source] for source in places}
+
+
 def mixture(
-    section: Train, weights: Mapping[str, float], rows: Mapping[str, int], at: Callable[[float], int]
+    section: Train,
+    weights: Mapping[str, float],
+    fill: Mapping[str, float],
+    rows: Mapping[str, int],
+    at: Callable[[float], int],
 ) -> list[Change]:
-    """The sources' weights along the run, where `at` is the position of a share of it."""
+    """The sources' weights along the run, where `at` is the position of a share of it.
+
+    Weights are shares of tokens; what comes out counts rows, by how far they are filled. Raises UserError.
+    """
+    for phase in section.phases:
+        if unknown := sorted(phase.weights.keys() - weights.keys()):
+            what = f"train.phases: no such source as {unknown[0]!r}"
+            raise UserError(what, expected=f"one of {', '.join(sorted(weights))}", near=nearest(unknown[0], weights))
     temperature = section.mixture_temperature
-    scaled = dict if temperature is None else partial(by_size, rows=rows, temperature=temperature)
+
+    def scaled(said: Mapping[str, float]) -> dict[str, float]:
+        sized = said if temperature is None else by_size(said, rows, temperature)
+        return {name: weight / fill.get(name, 1.0) for name, weight in sized.items()}
+
     return changes(weights, section.phases, at, scaled)
 
 
-def first_history(section: Train, weights: Mapping[str, float], rows: Mapping[str, int]) -> History:
+def first_history(
+    section: Train, weights: Mapping[str, float], fill: Mapping[str, float], rows: Mapping[str, int]
+) -> History:
     """What a run begins with, before its length is known."""
-    _, there = from_position(mixture(section, weights, rows, lambda share: round(share * WHOLE)), 0)[0]
+    _, there = from_position(mixture(section, weights, fill, rows, lambda share: round(share * WHOLE)), 0)[0]
     return History((Segment(0, spread(there, rows, ()), {}),))
 
 
 def outlook(
-    recipe: Recipe, weights: Mapping[str, float], order: Order, step: int, position: int, total: int
+    recipe: Recipe,
+    weights: Mapping[str, float],
+    fill: Mapping[str, float],
+    order: Order,
+    step: int,
+    position: int,
+    total: int,
 ) -> tuple[History, Mixture]:
     """The history until step `total` of a run that stands at `step`, and how often each source will have been read.
 
@@ -47,9 +81,9 @@ def outlook(
 
     end = at(1.0)
     most = {name: int(caps[source_of(name)] * size) for name, size in order.rows.items() if source_of(name) in caps}
-    every = from_position(mixture(section, weights, order.rows, at), position)
+    every = from_position(mixture(section, weights, fill, order.rows, at), position)
     phases = [tree(phase) for phase in section.phases]
-    asked = digest_of([weights, phases, section.mixture_temperature, caps, order.rows, rows, total])
+    asked = digest_of([weights, fill, phases, section.mixture_temperature, caps, order.rows, rows, total])
     history = order.history
     if history.segments[-1].recipe != asked:
         new = lay_out(order, every, end, most, asked)

@@ -38,7 +38,7 @@ from pretrain.recipe.recipe import Recipe, tree
 from pretrain.release.card import Facts, card
 from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
-from pretrain.run.mixture import first_history, most_epochs, outlook
+from pretrain.run.mixture import filled, first_history, most_epochs, outlook
 from pretrain.run.stages import Context, keep_recipe
 from pretrain.run.store import difference
 from pretrain.run.strata import learned
@@ -128,7 +128,7 @@ class Work:
         cache = Cache(self.context.store.root / "cache", section.cache_bytes)
         rows = {name: Rows(path, row, section.packing, cache) for name, path in self.known.items()}
         sizes = {name: len(one) for name, one in rows.items()}
-        order = Order(self.recipe.run.seed, sizes, history or first_history(train, self.weights, sizes))
+        order = Order(self.recipe.run.seed, sizes, history or first_history(train, self.weights, filled(rows), sizes))
         warmup = train.sequence_warmup
         lengths = doublings(warmup.start, train.sequence, warmup.tokens // row) if warmup else ()
         return Data(order, rows, train.sequence, section.packing != "contiguous", lengths)
@@ -303,8 +303,9 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     rows = [*state.rows, *[row for row in work.rows if row.name == "head.weight"] * further]
     flops = training_flops_per_token(rows, axes, work.config.num_hidden_layers + further, section.sequence)
     total = plan(work, data, state, key) if before is None or changed else int(before["steps"])
-    order = work.data(state.history).order
-    state.history, mixture = outlook(work.recipe, work.weights, order, state.step, state.position, total)
+    data = work.data(state.history)
+    fill = filled(data.rows)
+    state.history, mixture = outlook(work.recipe, work.weights, fill, data.order, state.step, state.position, total)
     work.remember(history=state.history.to_json())  # steps from here on are traced by it, saved or not
     if before is None or changed:
         work.report(mixture)
@@ -376,7 +377,7 @@ def forecast(work: Work, key: dict[str, Any]) -> None:
     if total is None:
         work.report(Notice("info", "how often each source is read is known when train has measured its steps"))
     elif total > step:
-        work.report(outlook(work.recipe, work.weights, data.order, step, position, total)[1])
+        work.report(outlook(work.recipe, work.weights, filled(data.rows), data.order, step, position, total)[1])
 
 
 def compiles(work: Work, peak_seconds: float) -> bool:
