@@ -189,7 +189,7 @@ def _names_folder(name: str) -> bool:
 def _check_vocabulary(recipe: Recipe, wrong: Callable[[str, str, str], None]) -> None:
     """A trained tokenizer has room for the bytes beside what is reserved, and the model for the tokenizer."""
     section, ids = recipe.tokenizer, recipe.model.family.options.get("vocab_size")
-    if section.from_ is not None or section.kind == "characters":
+    if section.from_ is not None or recipe.tokens.from_ is not None or section.kind == "characters":
         return
     if section.kind == "bpe" and section.vocab_size - section.reserved < 256:
         what = f"{section.reserved} of vocab_size = {section.vocab_size} leave no room for the 256 bytes"
