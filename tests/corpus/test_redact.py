@@ -12,6 +12,8 @@ from pretrain.corpus.document import Document
 MUTANTS = [
     ("src/pretrain/corpus/edits/redact.py", "sum(doubled) % 10 == 0", "True"),
     ("src/pretrain/corpus/edits/redact.py", ".is_global", ".is_private"),
+    ("src/pretrain/corpus/edits/redact.py", "(?! \\d))(?!", ")(?!"),
+    ("src/pretrain/corpus/edits/redact.py", "|'(?=\\w)", ""),
 ]
 Redact = leaf("corpus.edits", "redact")
 
@@ -30,6 +32,13 @@ def redacted(text: str) -> str:
         ("IBAN DE89 3704 0044 0532 0130 00 here", "IBAN <IBAN> here"),
         ("key = 'AKIAIOSFODNN7EXAMPLE'", "key = '<KEY>'"),
         ("token: ghp_" + "a1B2" * 9, "token: <KEY>"),
+        ("at 2001:4860:4860::8888 or 2606:4700::1111, port", "at <IP> or <IP>, port"),
+        ("o'brien@x.com and 'jane@x.com'", "<EMAIL> and '<EMAIL>'"),
+        ("ring 020 7946 0958 or 0049 30 1234567 now", "ring <PHONE> or <PHONE> now"),
+        ("glpat-" + "aB3_" * 5 + " npm_" + "aB12" * 9 + " sk_live_" + "aB12" * 6, "<KEY> <KEY> <KEY>"),
+        ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = <SECRET>"),
+        ("api_token: '" + "0a" * 32 + "'", "api_token: '<SECRET>'"),
+        ("git clone https://user:s3cret@host.org/x", "git clone https://<SECRET>@host.org/x"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "<PRIVATE_KEY>"),
     ],
 )
@@ -46,6 +55,11 @@ def test_personal_data_goes(text: str, after: str) -> None:
         "in 1914-1918 and 2001-09-11, 3.14159 26535",
         "pages 100-200, 12,345,678 people, ISBN 978-3-16-148410-0",
         "a @ b, user@localhost, @name and 10.1000/182",
+        "commit 'da39a3ee5e6b4b0d3255bfef95601890afd80709' and \"" + "0a" * 32 + '"',
+        "std::vector<A::B>, 20::1 and 10:20:30, 2024:10:11, fe80::1, a::b",
+        "the key: value pairs, token = next(tokens), https://host.org:8080/a@b",
+        "tables 0200 300 and 00123456789, 007 and 0 1 2 3",
+        "don't @ me, l'@home, rock'n'roll",
         "@property\ndef x(self): ...",
     ],
 )
@@ -62,7 +76,26 @@ def test_counts_by_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", "1", "1 ", "1-", "a@", "a.", "::", "-----BEGIN PRIVATE KEY-----", "eyJa.", "+1", "DE89 "]
+    "piece",
+    [
+        "a",
+        "1",
+        "1 ",
+        "1-",
+        "a@",
+        "a.",
+        "::",
+        "-----BEGIN PRIVATE KEY-----",
+        "eyJa.",
+        "+1",
+        "DE89 ",
+        "key=",
+        "://a:",
+        "2001:",
+        "a'",
+        "00",
+        "020 ",
+    ],
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     def seconds(size: int) -> float:

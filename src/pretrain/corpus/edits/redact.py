@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pretrain.corpus.document import Document, Rule
+from pretrain.recipe.schema import key
 
 # Every repetition is bounded, or of characters that cannot begin what follows: time is linear in the text.
+VERSION = 2
 PATTERNS = {
     "private_key": re.compile(
         r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,8000}?-----END [A-Z ]{0,30}KEY-----", re.DOTALL
@@ -16,28 +18,35 @@ PATTERNS = {
         r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,255}\b|\bgithub_pat_[A-Za-z0-9_]{22,255}\b"
         r"|\bxox[abprs]-[A-Za-z0-9-]{10,250}\b|\bsk-[A-Za-z0-9_-]{20,200}\b|\bAIza[0-9A-Za-z_-]{35}\b"
         r"|\bhf_[A-Za-z0-9]{30,50}\b|\beyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,2000}"
-        r"|(?<=[\"'=: ])(?<![A-Za-z0-9])(?:[0-9a-f]{40}|[0-9a-f]{64})(?=[\"'\s])"
+        r"|\bglpat-[A-Za-z0-9_-]{20,64}|\bnpm_[A-Za-z0-9]{36}\b|\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,128}\b"
     ),
-    "email": re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"),
+    "secret": re.compile(  # what a name calls a secret, which bare digits (a SHA-1) are not; a password in an address
+        r"(?P<before>(?i:key|token|secret|password)[\"']?\s{0,3}[:=]\s{0,3}[\"']?)"
+        r"(?:[A-Za-z0-9/+]{40}|[0-9a-f]{32}|[0-9a-f]{64})(?![A-Za-z0-9/+=])"
+        r"|(?<=://)[^\s/:@]{1,64}:[^\s/:@]{1,128}(?=@)"
+    ),
+    "email": re.compile(
+        r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]|'(?=\w)){0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"
+    ),
     "iban": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "card": re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){12,18}(?![\d.,-]\d|\d)"),
     "ip": re.compile(
-        r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)|(?<![\w:])(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}(?![\w:])"
+        r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)|(?<![\w:.])[23][0-9a-fA-F]{3}(?::[0-9a-fA-F]{0,4}){2,7}(?![\w:])"
     ),
     "phone": re.compile(
-        r"(?<![\w+.,/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"
-        r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4})(?![\w/]|[.,-]\d)"
+        r"(?<![\w+.,/-])(?:(?:\+\d{1,3}[ .-]?|00[1-9]\d{0,2}[ .-])(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"
+        r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4}|(?<!\d )0\d{2,4} \d{3,4} \d{3,4}(?! \d))(?![\w/]|[.,-]\d)"
     ),
 }
 
 
 @dataclass(frozen=True)
 class Redact:
-    """Puts <EMAIL>, <IP>, <PHONE>, <KEY>, <PRIVATE_KEY>, <IBAN> and <CARD> in place; nothing leads back."""
+    """Puts <EMAIL>, <IP>, <PHONE>, <KEY>, <SECRET>, <PRIVATE_KEY>, <IBAN>, <CARD> in place; nothing leads back."""
 
     masks: ClassVar[bool] = True  # what it takes out is shown in no report
 
-    kinds: tuple[str, ...] = tuple(PATTERNS)
+    kinds: tuple[str, ...] = key("what is replaced", tuple(PATTERNS))
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
@@ -55,7 +64,8 @@ class Redact:
                 if not is_one(kind, match[0]):
                     return match[0]
                 counts[f"{kind}s"] += 1
-                return f"<{kind.upper()}>"
+                before = match["before"] or "" if kind == "secret" else ""
+                return f"{before}<{kind.upper()}>"
 
             text = PATTERNS[kind].sub(put, text)
         return (document if text == document.text else replace(document, text=text)), counts
