@@ -1,7 +1,7 @@
 """The same WARC through our corpus stage and through datatrove's FineWeb steps: pages per CPU-second, and F1.
 
     python -m venv DIR && DIR/bin/pip install "datatrove[io,processing]==0.10.1" spacy orjson lxml_html_clean
-    python benchmarks/corpus.py DIR/bin/python
+    python benchmarks/corpus.py DIR/bin/python [blocks]
 
 Same steps (extraction, Gopher repetition and quality, C4 without its terminal rule, FineWeb, MinHash 14 x 8 of 5-word
 shingles), one worker each, alternating, CPU time of the whole process with its children, imports included.
@@ -34,6 +34,7 @@ engine = {{ use = "local", processes = 1 }}
 [[corpus.sources]]
 name = "web"
 read = "warc"
+extract = {{ use = "{extractor}" }}
 paths = ["{warcs}/*.warc.gz"]
 [[corpus.steps]]
 use = "gopher_repetition"
@@ -98,23 +99,23 @@ def f1(found: dict[str, str]) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def our_texts() -> dict[str, str]:
+def our_texts(name: str) -> dict[str, str]:
     from pretrain.base.extension import leaf
     from pretrain.corpus.document import Record
 
-    extractor, found = leaf("corpus.extract", "trafilatura")(), {}
+    extractor, found = leaf("corpus.extract", name)(), {}
     for page in sorted((DATA / "html_articles" / "html").glob("*.gz")):
         one = extractor.extract(Record(0, "", None, gzip.decompress(page.read_bytes()), "text/html"))
         found[page.name.partition(".")[0]] = getattr(one, "text", "") or ""
     return found
 
 
-def main(python: str) -> None:
+def main(python: str, extractor: str = "trafilatura") -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "warcs").mkdir()
         pages = make_warc(folder / "warcs" / "pages.warc.gz")
-        (folder / "bench.toml").write_text(RECIPE.format(warcs=folder / "warcs"))
+        (folder / "bench.toml").write_text(RECIPE.format(warcs=folder / "warcs", extractor=extractor))
         peer = str(ROOT / "benchmarks" / "peers" / "datatrove_fineweb.py")
         ours, theirs = [], []
         for turn in range(TIMES):
@@ -127,7 +128,7 @@ def main(python: str) -> None:
         kept_there = (folder / "out-0" / "kept").glob("*.gz")
         lines = sum(gzip.decompress(path.read_bytes()).count(b"\n") for path in kept_there)
         cpu_seconds([python, peer, "-", str(folder / "texts.json"), str(DATA / "html_articles" / "html")], folder)
-        scores = f1(our_texts()), f1(json.loads((folder / "texts.json").read_text()))
+        scores = f1(our_texts(extractor)), f1(json.loads((folder / "texts.json").read_text()))
     a, b = statistics.median(ours), statistics.median(theirs)
     print(f"pages per CPU-second: ours {pages / a:.1f}, datatrove {pages / b:.1f}, ratio {b / a:.2f}")
     print(f"F1 on 88 articles: ours {scores[0]:.4f}, datatrove {scores[1]:.4f}")
@@ -135,4 +136,4 @@ def main(python: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
