@@ -72,7 +72,9 @@ def example(path: Path, site: str, truth: str | None) -> Example | None:
     page = pages.cut(text)
     weak = truth is None
     if truth is None:
-        truth = getattr(leaf("corpus.extract", "trafilatura")().extract(Record(0, "", None, data, "text/html")), "text", "")
+        truth = getattr(
+            leaf("corpus.extract", "trafilatura")().extract(Record(0, "", None, data, "text/html")), "text", ""
+        )
     if page is None or not page.texts or not truth:
         return None
     words, good = aligned(page, truth)

@@ -22,7 +22,20 @@ TAG = re.compile(r"<(/?)([a-z][a-z0-9]*)([^>]*)>")  # < and > inside attributes 
 SAID = re.compile(r'\b(?:class|id|itemprop|role|style|hidden|aria-hidden)="([^"]*)"')
 FORMULA = re.compile(r'\balttext="([^"]*)"')
 KINDS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "td", "th", "pre", "blockquote", "figcaption", "dt", "dd", "")
-INSIDE = ("article", "main", "aside", "header", "footer", "nav", "form", "figure", "table", "ul", "blockquote", "section")
+INSIDE = (
+    "article",
+    "main",
+    "aside",
+    "header",
+    "footer",
+    "nav",
+    "form",
+    "figure",
+    "table",
+    "ul",
+    "blockquote",
+    "section",
+)
 BREAKS = frozenset(
     "address body caption center details dir div dl fieldset hr menu ol summary tbody tfoot thead tr".split()
 ) | {*KINDS[:-1], *INSIDE}
