@@ -45,13 +45,21 @@ class GopherRepetition:
         keys = hashes(words)
         ends = np.cumsum([0, *map(len, words)])
         length = max(int(ends[-1]), 1)  # characters of words, what runs are a share of
-        grams = splitmix(keys)
+        grams, places = splitmix(keys), np.arange(len(keys))
         for n in range(2, 11):
             grams = splitmix(grams[:-1] ^ keys[n - 1 :]) if len(grams) > 1 else grams[:0]
+            places = places[: np.searchsorted(places, len(grams))]
+            order = np.argsort(grams[places], kind="stable")
+            equal = np.diff(grams[places[order]]) == 0  # to the next one
+            repeat = np.concatenate([[False], equal])[: len(order)]
+            first = np.flatnonzero(~repeat)
             if n in TOP:
-                out[f"top_{n}_gram"] = top_share(grams, ends, n) / length
+                times = np.diff(first, append=len(order))
+                out[f"top_{n}_gram"] = top_share(places[order[first]], times, ends, n) / length
             if n in DUPLICATE:
-                out[f"duplicate_{n}_grams"] = duplicate_share(grams, ends, n) / length
+                out[f"duplicate_{n}_grams"] = duplicate_share(places[order[repeat]], ends, n) / length
+            repeat[:-1] |= equal
+            places = np.sort(places[order[repeat]])  # a longer run stands twice only where this one does
         return out
 
     def rules(self) -> list[Rule]:
@@ -66,27 +74,18 @@ class GopherRepetition:
         ]
 
 
-def top_share(grams: np.ndarray, ends: np.ndarray, n: int) -> float:
+def top_share(first: np.ndarray, times: np.ndarray, ends: np.ndarray, n: int) -> float:
     """Characters in the run of n words that takes most of them, if it stands more than once."""
-    if len(grams) < 2:
-        return 0.0
-    _, first, times = np.unique(grams, return_index=True, return_counts=True)
     characters = (ends[first + n] - ends[first]) * np.where(times > 1, times, 0)
-    return float(characters.max())
+    return float(characters.max(initial=0))
 
 
-def duplicate_share(grams: np.ndarray, ends: np.ndarray, n: int) -> float:
-    """Characters of words in runs of n that stood before, each word counted once."""
-    if len(grams) < 2:
-        return 0.0
-    _, first = np.unique(grams, return_index=True)
-    again = np.ones(len(grams), bool)
-    again[first] = False
-    starts = np.flatnonzero(again)
+def duplicate_share(starts: np.ndarray, ends: np.ndarray, n: int) -> float:
+    """Characters of words in the runs of n that begin at `starts` and stood before, each word counted once."""
     if not len(starts):
         return 0.0
-    covered = np.zeros(len(grams) + n, np.int32)
+    covered = np.zeros(len(ends), np.int32)
     np.add.at(covered, starts, 1)
     np.add.at(covered, starts + n, -1)
-    inside = np.cumsum(covered)[: len(ends) - 1] > 0
+    inside = np.cumsum(covered)[:-1] > 0
     return float(np.diff(ends)[inside].sum())
