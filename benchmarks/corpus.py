@@ -4,7 +4,8 @@
     python benchmarks/corpus.py DIR/bin/python [blocks]
 
 Same steps (extraction, Gopher repetition and quality, C4 without its terminal rule, FineWeb, MinHash 14 x 8 of 5-word
-shingles), one worker each, alternating, CPU time of the whole process with its children, imports included.
+shingles), one worker each, alternating, CPU time of the whole process with its children, imports included. The F1 of
+`blocks` printed here is on pages that it was trained on: benchmarks/extraction.py measures it on sites that it was not.
 """
 
 import gzip

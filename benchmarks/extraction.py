@@ -16,12 +16,12 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -32,6 +32,7 @@ from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Record
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+TRUTHS = {"html_articles": "ground-truth.json", "html_multilingual": "expected.json"}
 FOLDS = 5
 WIDTH, EPOCHS, BATCH, RATE, DECAY, DROP, WEAK = 32, 40, 8, 3e-3, 0.02, 0.3, 0.5
 WORD = re.compile(r"\w+")
@@ -83,10 +84,10 @@ def example(path: Path, site: str, truth: str | None) -> Example | None:
     return Example(name, site, data, page, inputs, torch.tensor(words).float(), torch.tensor(good).float(), truth, weak)
 
 
-def examples() -> list[Example]:
+def examples(folders: Iterable[str] = TRUTHS) -> list[Example]:
     out = []
-    for folder, names in (("html_articles", "ground-truth.json"), ("html_multilingual", "expected.json")):
-        for name, said in sorted(json.loads((DATA / folder / names).read_text()).items()):
+    for folder in folders:
+        for name, said in sorted(json.loads((DATA / folder / TRUTHS[folder]).read_text()).items()):
             site = ".".join(urlsplit(said["url"]).netloc.rsplit(".", 2)[-2:])
             out.append(example(DATA / folder / "html" / f"{name}.html.gz", site, said.get("articleBody")))
     return [one for one in out if one]
@@ -227,7 +228,7 @@ def cross_validate(of: list[Example]) -> None:
                 texts[one.name] = chosen(net, one)
             elif fold(one) == k:
                 pairs.append(overlap(chosen(net, one), one.truth))
-    print("88 articles, {0} folds by site: F1 {1:.4f}, precision {2:.4f}, recall {3:.4f}".format(FOLDS, *f1(pairs)))
+    print("88 articles, {} folds by site: F1 {:.4f}, precision {:.4f}, recall {:.4f}".format(FOLDS, *f1(pairs)))
     print("snippets of the multilingual pages: F1 {:.4f}, precision {:.4f}, recall {:.4f}".format(*snippets(texts)))
 
 

@@ -1,9 +1,11 @@
-"""Ordeal and twin: hostile pages end with a text or a reason; the net is torch's; F1 on sites that it was not made on."""
+"""Ordeal and twin: hostile pages end with a text or a reason; the net is torch's; F1 on sites that it never saw."""
 
 import gzip
+import importlib.util
 import json
 import re
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.base.extension import leaf
+from pretrain.base.extension import find, leaf
 from pretrain.corpus import page as pages
 from pretrain.corpus.document import Flaw, Record
 
@@ -51,12 +53,30 @@ def test_main_text_of_articles() -> None:
     assert 2 * precision * recall / (precision + recall) > 0.955, (precision, recall)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.exists(), reason="needs the articles in ../shared/data")
+def test_sites_that_a_net_never_saw() -> None:
+    """A fold of sites, with a net of the other articles alone."""
+    path = Path(__file__).parents[2] / "benchmarks" / "extraction.py"
+    spec = importlib.util.spec_from_file_location("extraction", path)
+    assert spec and spec.loader
+    extraction = importlib.util.module_from_spec(spec)
+    sys.modules["extraction"] = extraction
+    spec.loader.exec_module(extraction)
+    of = extraction.examples(["html_articles"])
+    net = extraction.train([one for one in of if extraction.fold(one) != 0], seed=0)
+    pairs = [extraction.overlap(extraction.chosen(net, one), one.truth) for one in of if extraction.fold(one) == 0]
+    assert len(pairs) >= 10 and extraction.f1(pairs)[0] > 0.88, extraction.f1(pairs)
+
+
 PAGE = """<html><head><title>A  title</title></head><body>
 <nav class="menu"><ul><li><a href="/">Home</a></li><li><a href="/news">News</a></li></ul></nav>
-<article><h1>A title</h1>{0}<h2>Of lists</h2>{0}<ul><li>one item of a list, with words</li><li>two items of it</li></ul>{0}
+<article><h1>A title</h1>{0}<h2>Of lists</h2>{0}
+<ul><li>one item of a list, with words</li><li>two items of it</li></ul>{0}
 <pre>for i in x:\n    print(i)</pre>{0}
 <table><tr><th>name</th><th>size</th></tr><tr><td>first</td><td>12</td></tr></table>{0}
-<p>Then <math alttext="x^2 &lt; y"><mi>x</mi></math> holds<!-- <p>not this</p> -->, as it was said before, by all.</p>{0}</article>
+<p>Then <math alttext="x^2 &lt; y"><mi>x</mi></math> holds<!-- <p>not this</p> -->, as it was said before, by all.</p>
+{0}</article>
 <script>var a = "<p>nor this</p>";</script><footer class="footer"><a href="/l">Legal notice</a></footer></body></html>
 """
 PROSE = "<p>This is a paragraph of a page, with enough words in it to be taken for one that says something, twice.</p>"
@@ -81,8 +101,6 @@ def test_blocks_of_a_page() -> None:
 
 
 def test_structure() -> None:
-    text = pages.cut(PAGE.format(PROSE))
-    assert text is not None
     found = leaf("corpus.extract", "blocks")(markdown=True).extract(
         Record(0, "u", None, PAGE.format(PROSE).encode(), "text/html")
     )
@@ -91,11 +109,9 @@ def test_structure() -> None:
 
 
 def test_markdown_of_chosen_blocks() -> None:
-    from pretrain.corpus.extract import blocks
-
     page = pages.cut(PAGE.format(""))
     assert page is not None
-    assert list(blocks._markdown(page, list(range(2, 12)))) == [
+    assert list(find("corpus.extract", "blocks")._markdown(page, list(range(2, 12)))) == [
         "# A title",
         "## Of lists",
         "- one item of a list, with words\n- two items of it",

@@ -216,7 +216,7 @@ def test_what_is_said_of_steps(tmp_path: Path) -> None:
     said = list[Event]()
     cut_of(tmp_path, recipe(tmp_path, "".join(f'[[corpus.steps]]\nuse = "{use}"\n' for use in steps)), said)
     told = {one.text.partition(":")[0]: (one.level, one.text) for one in said if isinstance(one, Notice)}
-    assert told["reading a"][0] == "warning" and "65 → 5 documents (60 read: no text)" in told["reading a"][1]
+    assert told["reading a"][0] == "warning" and "65 → 5 documents (60 read: no field 'text')" in told["reading a"][1]
     assert "more than corpus.most_dropped = 0.9 of them are gone" in told["reading a"][1]
     assert told["language"] == ("info", "language: 5 → 5 documents; languages: en 4, de 1")
     assert told["length"][0] == "info" or told["length"][1].endswith("it changed nothing")

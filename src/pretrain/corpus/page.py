@@ -23,25 +23,17 @@ SAID = re.compile(r'\b(?:class|id|itemprop|role|style|hidden|aria-hidden)="([^"]
 FORMULA = re.compile(r'\balttext="([^"]*)"')
 KINDS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "td", "th", "pre", "blockquote", "figcaption", "dt", "dd", "")
 INSIDE = (
-    "article",
-    "main",
-    "aside",
-    "header",
-    "footer",
-    "nav",
-    "form",
-    "figure",
-    "table",
-    "ul",
-    "blockquote",
-    "section",
+    *("article", "main", "aside", "header", "footer", "nav"),
+    *("form", "figure", "table", "ul", "blockquote", "section"),
 )
-BREAKS = frozenset(
-    "address body caption center details dir div dl fieldset hr menu ol summary tbody tfoot thead tr".split()
-) | {*KINDS[:-1], *INSIDE}
+BREAKS = {*KINDS[:-1], *INSIDE} | {
+    *("address", "body", "caption", "center", "details", "dir", "div", "dl", "fieldset", "hr"),
+    *("menu", "ol", "summary", "tbody", "tfoot", "thead", "tr"),
+}
 HINTS = {  # words in class, id, role and the like, each group a bit
     "comment": "comment comments disqus respond reply replies commentlist",
-    "menu": "nav navi navbar navigation menu submenu breadcrumb breadcrumbs crumb crumbs toolbar pagination pager paging",
+    "menu": "nav navi navbar navigation menu submenu breadcrumb breadcrumbs crumb crumbs toolbar"
+    " pagination pager paging",
     "foot": "foot footer copyright legal impressum imprint footnote colophon",
     "head": "header masthead banner logo topbar top head",
     "side": "sidebar side aside widget widgets rail secondary right left col column complementary",

@@ -1,11 +1,11 @@
 """Main text of a page by Trafilatura (Barbaresi 2021, ACL demo), with headings, lists, tables and code kept."""
 
-import re
 from dataclasses import dataclass, replace
 
 from pretrain.base.optional import extra
 from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Flaw, Record
+from pretrain.corpus.page import title
 
 LARGEST = 4 * 2**20  # characters of a page that are parsed; the rest of a longer one is no article
 
@@ -32,12 +32,3 @@ class Trafilatura:
         if not text or not text.strip():
             return Flaw(record.place, record.url, "no main text")
         return replace(record, text=text, data=b"", title=record.title or title(page))
-
-
-TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})</title", re.IGNORECASE)
-
-
-def title(page: str) -> str:
-    """What <title> says, on one line."""
-    found = TITLE.search(page[:100_000])
-    return " ".join(found[1].split()) if found else ""
