@@ -17,7 +17,6 @@ from pretrain.corpus.sources import SourceFile
 MUTANTS = [
     ("src/pretrain/corpus/macros.py", "while found and (found[1] not in macros or left <= 0)", "while found"),
     ("src/pretrain/corpus/read/latex.py", "and not path.is_symlink()", ""),
-    ("src/pretrain/corpus/read/latex.py", "missing.add(end)", "pass"),
     ("src/pretrain/corpus/macros.py", "len(text) - start if end < 0 else 0", "0"),
 ]
 latex = find("corpus.read", "latex")

@@ -12,7 +12,6 @@ from pretrain.corpus.document import Document
 MUTANTS = [
     ("src/pretrain/corpus/edits/redact.py", "sum(doubled) % 10 == 0", "True"),
     ("src/pretrain/corpus/edits/redact.py", ".is_global", ".is_private"),
-    ("src/pretrain/corpus/edits/redact.py", "(?! \\d))(?!", ")(?!"),
     ("src/pretrain/corpus/edits/redact.py", "|'(?=\\w)", ""),
 ]
 Redact = leaf("corpus.edits", "redact")

@@ -64,7 +64,6 @@ WORD = re.compile("[a-z]+|[A-Z][a-z]*")
 CLASSES = np.zeros(0xFFFF, np.uint8)  # of characters
 for kind, characters in enumerate((" \n", ",，、;", ".!?。！？…", "0123456789", ":\"'”’»)"), start=1):
     CLASSES[[ord(one) for one in characters]] = kind
-TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})</title", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -289,9 +288,3 @@ def _containers(page: Page, prose: np.ndarray, box: np.ndarray, parents: np.ndar
     shares = own[box], own[first], score[box], score[first], within[first], within[second], within[parents[second]]
     inside = [(place >= starts[one]) & (place < stops[one]) for one in (top, wide)]
     return [*(one / total for one in shares), *inside, box == top, first == top]
-
-
-def title(page: str) -> str:
-    """What <title> says, on one line."""
-    found = TITLE.search(page[:100_000])
-    return " ".join(found[1].split()) if found else ""

@@ -16,7 +16,8 @@ import numpy as np
 
 from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Flaw, Record
-from pretrain.corpus.page import Page, cut, features, title
+from pretrain.corpus.page import Page, cut, features
+from pretrain.corpus.said import date_and_license, title
 
 LARGEST = 4 * 2**20  # characters of a page that are parsed; the rest of a longer one is no article
 NEAR = 8  # elements between a text and its row or item
@@ -43,7 +44,9 @@ class Blocks:
         if not chosen:
             return Flaw(record.place, record.url, "no main text")
         found = "\n\n".join(_markdown(page, chosen)) if self.markdown else "\n".join(_plain(page, chosen))
-        return replace(record, text=found, data=b"", title=record.title or name)
+        date, license = date_and_license(text)
+        date, license = date or record.date, license or record.license
+        return replace(record, text=found, data=b"", title=record.title or name, date=date, license=license)
 
     def scores(self, inputs: np.ndarray) -> np.ndarray:
         """How much each block looks like main text (above 0: yes), [blocks] of inputs [blocks, features]."""
