@@ -30,6 +30,7 @@ from pretrain.base.files import write
 from pretrain.corpus import page as pages
 from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Record
+from pretrain.corpus.said import title
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TRUTHS = {"html_articles": "ground-truth.json", "html_multilingual": "expected.json"}
@@ -79,7 +80,7 @@ def example(path: Path, site: str, truth: str | None) -> Example | None:
     if page is None or not page.texts or not truth:
         return None
     words, good = aligned(page, truth)
-    inputs = torch.from_numpy(pages.features(page, pages.title(text)))
+    inputs = torch.from_numpy(pages.features(page, title(text)))
     name = path.name.partition(".")[0]
     return Example(name, site, data, page, inputs, torch.tensor(words).float(), torch.tensor(good).float(), truth, weak)
 
