@@ -34,8 +34,8 @@ class Parquet:
         with table:
             names = table.schema_arrow.names
             if self.text.split(".")[0] not in names:
-                near = nearest(self.text, names)
-                yield Flaw(0, file.url, f"no column {self.text!r}" + (f", nearest: {near}" if near else ""))
+                near, place = nearest(self.text, names), file.span[2] if file.span else 0
+                yield Flaw(place, file.url, f"no column {self.text!r}" + (f", nearest: {near}" if near else ""))
                 return
             said = (self.text, self.url, self.date, self.language, self.license)
             columns = sorted({name.split(".")[0] for name in said} & set(names))
