@@ -28,7 +28,6 @@ MUTANTS = [
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),
     ("src/pretrain/corpus/build.py", "chain.key, use, i, SET_ASIDE", "chain.key, use, i"),
     ("src/pretrain/corpus/build.py", "not dropped and not total.changed", "not dropped"),
-    ("src/pretrain/corpus/joins.py", '"reason": SET_ASIDE if lives and not i', '"reason": SET_ASIDE if not i'),
     ("src/pretrain/corpus/cut.py", "self.rows, self.size = [], 0", "self.size = 0"),
     ("src/pretrain/corpus/read/jsonl.py", "start, first = end, after", "start, first = end, first"),
     ("src/pretrain/corpus/read/jsonl.py", "(stop is None or stream.tell() < stop)", "True"),

@@ -82,7 +82,8 @@ def test_structure_is_marked() -> None:
     assert lines[:3] == ["# Head one", f"A bold snake_case, `x[1]` {WORDS}.", "### Two"]
     assert lines[3:9] == ["- one", "  - inner", "- two", "| A | B |", "|---|---|", "| 1 | 2 |"]
     assert "```\ndef f(x):\n    # a comment\n" in found and "    return r'\\(x\\)'\n```\n" in found
-    assert "```\nx = 1\ny = 2\n```" in text("<pre><code>x = 1<br>y = 2</code></pre>")
+    broken = text("<pre><code>x = 1<br>y = 2</code></pre>")
+    assert "```\nx = 1\ny = 2\n```" in broken and broken.count("y = 2") == 1
     assert text(body, structure=False).split("\n")[:2] == ["Head one", f"A bold snake_case, x[1] {WORDS}."]
 
 
