@@ -42,6 +42,7 @@ Caf\'e, na\"{\i}ve, \ss.\footnote{A note.}
 x % y {
 \end{verbatim}
 \input{../outside}
+\input{link}
 \end{document}
 """
 TEXT = r"""# On things
