@@ -138,6 +138,7 @@ def test_check_and_run_say_which_pattern_finds_no_file(
     assert main(["check", "a.toml"]) == 0
     assert main(["check", "a.toml", 'corpus.sources.a.exclude=["*/a.*"]']) == 2
     assert "command line: corpus.sources 'a': every file is excluded" in capsys.readouterr().err
+    assert main(["check", "a.toml", "tokens.from=shards", 'corpus.sources.a.paths=["none/*"]']) == 0, "none is read"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "a.tex", "a.toml"]
 
 

@@ -47,13 +47,14 @@ RANGES = {
     'train.optimizer={use="muon",iterations=0}': "train.optimizer.iterations = 0 is out of range; expected at least 1",
     'corpus.steps=[{use="minhash",bands=0}]': "corpus.steps.0.bands = 0 is out of range; expected at least 1",
     'corpus.steps=[{use="code",min_alphabetic=2}]': "min_alphabetic = 2.0 is out of range; expected 0 to 1",
+    'evaluate.tasks=[{use="python_syntax",samples=0}]': "evaluate.tasks.0.samples = 0 is out of range; expected at le",
     "corpus.engine={processes=-3}": "corpus.engine.processes = -3 is out of range; expected at least 0",
 }
 NAMES = {
     "corpus.sources.web.wieght=2": r"corpus.sources.0.wieght: no such key; nearest: corpus.sources.0.weight$",
     "corpus.sources.web.txt='a'": r"corpus.sources.0.txt: no such key; nearest: corpus.sources.0.text$",
     "corpus.sources.web.zzz=2": r"expected one of text, url, date, language, license, read, name, paths, exclude",
-    "corpus.sources.web.extract={markdwn=true}": r"extract.markdwn: .*nearest: corpus.sources.0.extract.markdown",
+    "corpus.sources.web.extract={structur=true}": r"extract.structur: .*nearest: corpus.sources.0.extract.structure",
     "train.optimizer={us='muon'}": r"train.optimizer.us: no such key; nearest: train.optimizer.use$",
     "model.rope_scaling={factr=1}": r"model.rope_scaling.factr: no such key; nearest: model.rope_scaling.factor",
     "model.fron='x'": r"model.fron: no such key; nearest: model.from$",

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in lines(recipe, defaults):
             print(line)
     problems = Problems()
-    for source in recipe.corpus.sources:
+    for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
         try:
             local_files(source)
         except UserError as error:

@@ -199,7 +199,7 @@ def _check_vocabulary(recipe: Recipe, wrong: Callable[[str, str, str], None]) ->
 
 
 def _check_names(recipe: Recipe, problems: Problems) -> None:
-    """Every leaf that is named exists; their options are checked when a stage binds them."""
+    """Every leaf that is named exists; their options are checked by `bind_all`."""
     for one in leaves(recipe):
         try:
             _ = one.kind

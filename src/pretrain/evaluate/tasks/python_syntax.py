@@ -8,6 +8,7 @@ from torch import nn
 
 from pretrain.events.kinds import Score
 from pretrain.generate.sample import sample
+from pretrain.recipe.schema import key
 from pretrain.tokenizer.tokenizer import Tokenizer
 
 
@@ -15,10 +16,10 @@ from pretrain.tokenizer.tokenizer import Tokenizer
 class PythonSyntax:
     """Samples functions and asks `ast.parse`; a function that the token limit cut is judged by its whole lines."""
 
-    samples: int = 32
-    tokens: int = 128
-    temperature: float = 0.7
-    top_k: int = 40
+    samples: int = key("functions that are sampled", 32, at_least=1)
+    tokens: int = key("of each, at most", 128, at_least=1)
+    temperature: float = key("0 takes the likeliest token each time", 0.7, at_least=0)
+    top_k: int = key("drawn from the likeliest so many; 0: all", 40, at_least=0)
     context: str = "import os\nimport re\n\n\n"  # a file's beginning: without it, what follows is rarely a function
     prompt: str = "def"
 
