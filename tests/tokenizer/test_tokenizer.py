@@ -122,6 +122,17 @@ def test_what_is_saved_is_the_same_in_transformers(tmp_path: Path) -> None:
     assert Tokenizer.load(tmp_path).digest == TRAINED.digest
 
 
+def test_a_word_that_is_called_None_ends_no_document(tmp_path: Path) -> None:
+    made = train(["None of None, None\n"] * 50, 256 + 3 + 16, reserved=16)
+    assert made.id("None") is not None and made.end == made.id(DOCUMENT_END)
+    made.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": null}')
+    assert Tokenizer.load(tmp_path).end == made.end
+    (tmp_path / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"no readable tokenizer.json"):
+        Tokenizer.load(tmp_path)
+
+
 def test_it_travels_to_other_processes() -> None:
     there = pickle.loads(pickle.dumps(TRAINED))  # noqa: S301 (what we wrote ourselves, as a process pool does)
     assert there.digest == TRAINED.digest and there.encode("<|pad|>").tolist() == TRAINED.encode("<|pad|>").tolist()

@@ -52,7 +52,7 @@ class Tokenizer:
         beside = file.with_name(CONFIG)
         try:
             inner = tokenizers.Tokenizer.from_str(file.read_text("utf-8"))
-            config = json.loads(beside.read_bytes()) if beside.exists() else {}
+            config = dict(json.loads(beside.read_bytes())) if beside.exists() else {}
         except FileNotFoundError:
             raise UserError("no tokenizer.json", where=str(path), expected="a folder that holds one") from None
         except Exception as error:  # the library raises bare Exception for what it cannot read
@@ -99,7 +99,7 @@ class Tokenizer:
         """The id that ends a document, if there is one: what tokenizer_config.json says, or a usual name."""
         said = self.config.get("eos_token")
         name = said.get("content") if isinstance(said, dict) else said
-        return self._first([str(name), *ENDS])
+        return self._first(ENDS if name is None else (str(name), *ENDS))
 
     @cached_property
     def pad(self) -> int | None:
