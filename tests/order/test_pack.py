@@ -18,6 +18,7 @@ from pretrain.shards.read import Shard
 from pretrain.shards.write import ShardWriter
 
 MUTANTS = [
+    ("src/pretrain/order/batch.py", "first.ravel() // shortest", "first.ravel() // sequence"),
     ("src/pretrain/order/best_fit.py", "np.argsort(-lengths, kind", "np.argsort(lengths, kind"),
     ("src/pretrain/order/best_fit.py", "(enough & -enough).bit_length() - 1", "enough.bit_length() - 1"),
     ("src/pretrain/order/best_fit.py", "rest = lengths - whole * row", "rest = lengths"),
@@ -187,6 +188,8 @@ def test_sequences_double_and_the_tokens_stay(tmp_path: Path) -> None:
         for name in ("tokens", "targets"):
             assert np.array_equal(getattr(one, name).ravel(), getattr(other, name).ravel())
         assert (one.positions.max(), len(one.rows)) == (length - 1, len(one.tokens))
+    numbers = np.concatenate([warm.batch(position, 2).rows for position in range(0, 200, 2)])
+    assert len(np.unique(numbers)) == len(numbers), "what is drawn for a sample is drawn for no other, of any length"
 
 
 def test_places_do_not_depend_on_how_they_are_asked_for(tmp_path: Path) -> None:

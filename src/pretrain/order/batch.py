@@ -131,13 +131,15 @@ class Data:
             self.rows[self.order.sources[one]].fill(number[here], places[here], read)
         sequence = self.sequence_at(position)
         split, samples = (-1, sequence), self.row // sequence
+        first = positions[:, None] * self.row + np.arange(0, self.row, sequence)  # token of the run, of each sample
+        shortest = self.lengths[0][1] if self.lengths else self.sequence
         documents = read.documents[:, :-1].reshape(split)
         return Batch(
             tokens=read.tokens[:, :-1].reshape(split),
             targets=read.tokens[:, 1:].reshape(split),
             weights=read.weights.reshape(split),
             documents=documents,
-            rows=(positions[:, None] * samples + np.arange(samples)).ravel(),
+            rows=first.ravel() // shortest,  # samples of any length in a run have numbers of their own
             positions=restarting(documents)[..., None] if self.apart else running(len(documents), sequence),
             seed=self.order.seed,
             sources=tuple(self.order.sources[s] for s in np.repeat(source, samples)),

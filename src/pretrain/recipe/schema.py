@@ -96,10 +96,6 @@ class Leaf:
         """Its options as a recipe says them that may lie anywhere."""
         return {**self.options, **self.paths()}
 
-    def with_options(self, **more: object) -> "Leaf":
-        """The same leaf with some options said."""
-        return dataclasses.replace(self, options={**self.options, **more})
-
 
 class RecipeError(UserError):
     """All that is wrong with a recipe, a line each."""
