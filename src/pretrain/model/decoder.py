@@ -48,6 +48,7 @@ class Head(nn.Linear):
     def __init__(self, width: int, vocab: int, *, bias: bool = False, softcap: float | None = None) -> None:
         super().__init__(width, vocab, bias=bias)
         self.softcap = softcap
+        self.shared: object | None = None  # set where ranks hold a part of the vocabulary each
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[…, vocab] of hidden states […, embed]."""

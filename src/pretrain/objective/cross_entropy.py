@@ -5,6 +5,7 @@ each chunk's logits are made once, turned into gradients of the hidden states an
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,20 @@ from torch.autograd.function import FunctionCtx
 from pretrain.order.batch import IGNORE
 
 CHUNK_LOGITS = 2**23  # numbers in a chunk of logits: 32 MiB in float32
+
+
+class Shared(Protocol):
+    """The seam where tensor parallelism adds up what ranks with a part of the vocabulary each have found."""
+
+    rank: int
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Over ranks."""
+        ...
+
+    def most(self, x: Tensor) -> Tensor:
+        """The largest over ranks."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,18 +59,20 @@ def cross_entropy(
     *,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    shared: Shared | None = None,
 ) -> Loss:
     """Weighted -log p of targets […] given hidden […, embed], plus z_loss · log²Z; the head may have a bias.
 
     Targets that are IGNORE have no loss and no weight. z-loss: Chowdhery et al. 2022 (PaLM), section 5. With a soft cap
-    logits are cap · tanh(logits / cap): Gemma Team 2024 (Gemma 2, arXiv 2408.00118), section 2.
+    logits are cap · tanh(logits / cap): Gemma Team 2024 (Gemma 2, arXiv 2408.00118), section 2. With `shared` the head
+    holds a rank's part of the vocabulary, and the gradient of hidden is that part's.
     """
     weights = torch.where(targets == IGNORE, 0, weights).flatten()
     kind = hidden.device.type
     compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     rows, wanted = hidden.flatten(0, -2), targets.flatten().clamp_min(0)
-    total = _Chunked.apply(rows, head.weight, head.bias, wanted, weights, z_loss, softcap, compute)
-    return Loss(total, weights.sum())
+    total = _Chunked.apply(rows, head.weight, head.bias, wanted, weights, z_loss, softcap, compute, shared)
+    return Loss(total, weights.sum(dtype=total.dtype))
 
 
 class _Chunked(torch.autograd.Function):
@@ -72,6 +89,7 @@ class _Chunked(torch.autograd.Function):
         z_loss: float,
         softcap: float | None,
         compute: torch.dtype,
+        shared: Shared | None,
     ) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=hidden.device)
@@ -80,9 +98,12 @@ class _Chunked(torch.autograd.Function):
         grads += [torch.zeros_like(bias)] if wanted and bias is not None else []
         matrix = head.to(compute)
         rows = max(CHUNK_LOGITS // head.shape[0], 1)
+        own = targets - shared.rank * head.shape[0] if shared else targets
+        here = (own >= 0) & (own < head.shape[0])
+        own = torch.where(here, own, 0)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            x, target, weight = hidden[part].to(compute), targets[part], weights[part].to(wide)
+            x, target, weight = hidden[part].to(compute), own[part], weights[part].to(wide)
             logits = (x @ matrix.T).to(wide)
             if bias is not None:
                 logits += bias
@@ -90,12 +111,16 @@ class _Chunked(torch.autograd.Function):
                 logits.div_(softcap).tanh_().mul_(softcap)
             log_z = logits.logsumexp(-1)
             chosen = logits.gather(-1, target[:, None])[:, 0]
+            if shared is not None:
+                top = shared.most(log_z.clone())
+                log_z = top + shared.sum((log_z - top).exp()).log()
+                chosen = shared.sum(chosen * here[part])
             total += (weight * (log_z - chosen + z_loss * log_z**2)).sum()
             if not wanted:
                 continue
             slope = None if softcap is None else 1 - (logits / softcap) ** 2
             grad = logits.sub_(log_z[:, None]).exp_().mul_((weight * (1 + 2 * z_loss * log_z))[:, None])
-            grad.scatter_add_(-1, target[:, None], -weight[:, None])
+            grad.scatter_add_(-1, target[:, None], -(weight * here[part])[:, None])
             grad = (grad if slope is None else grad * slope).to(compute)
             grads[0][part] = grad @ matrix
             if grad.dtype is grads[1].dtype:
@@ -110,7 +135,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, up: Tensor) -> tuple[Tensor | None, ...]:
         grads = [grad * up for grad in ctx.saved_tensors]  # type: ignore[attr-defined]
-        return (*grads, *[None] * (8 - len(grads)))
+        return (*grads, *[None] * (9 - len(grads)))
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain.objective.cross_entropy import Loss, cross_entropy
+from pretrain.objective.cross_entropy import Loss, Shared, cross_entropy
 from pretrain.order.batch import Batch, Vocabulary
 
 Cost = Callable[[Tensor, Tensor, Tensor], Loss]  # of hidden […, embed], targets […] and weights […], under one head
@@ -74,7 +74,8 @@ def losses(
 
     def cost(hidden: Tensor, targets: Tensor, weights: Tensor) -> Loss:
         softcap: float | None = getattr(head, "softcap", None)  # a plain nn.Linear has none
-        return cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap)
+        shared: Shared | None = getattr(head, "shared", None)
+        return cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap, shared=shared)
 
     return objective.loss(given, cost)
 

@@ -1,7 +1,7 @@
 """One optimizer step over micro-batches."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pretrain.objective import objective as objectives
 from pretrain.objective.cross_entropy import Loss
 from pretrain.objective.objective import Objective
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
+from pretrain.parallel.apply import Ranks
 from pretrain.precision.policy import Policy
 
 
@@ -29,6 +30,7 @@ class Steps:
     micro_batch: int  # samples in a forward pass
     forward: Callable[..., tuple[Any, ...]]  # the model, compiled or not
     sequence: int = 0  # tokens in the samples that micro_batch counts, if some batches have shorter ones
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Result:
 
 
 def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result:
-    """Moves the weights once. The weights of all targets are summed before the first backward pass, so that a
-    micro-batch counts by its targets, not as one of several."""
+    """Moves the weights once, by this rank's rows of the batch and all others'. The weights of all targets are summed
+    before the first backward pass, so that a micro-batch, or a rank, counts by its targets, not as one of several."""
+    ranks = steps.ranks
     batch = steps.objective.prepare(batch, steps.vocabulary)
-    count = float(np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64))
+    counted = np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64)
+    count = max(float(ranks.sum_over_data(torch.tensor(counted, device=steps.policy.device))), 1.0)
     parameters = list(state.model.parameters())
     for parameter in parameters:
         parameter.grad = None
@@ -55,14 +59,18 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     for start in range(0, len(batch.tokens), micro):
         part = batch.part(start, start + micro)
         found = losses(state.model, part, steps)
-        loss = sum_of(found) / max(count, 1.0)
+        loss = sum_of(found) / count
         loss.backward()
         parts = {name: one.detached + parts[name] if parts else one.detached for name, one in found.items()}
         total = total + loss.detach()
-    norm = clip(parameters, steps.clip)
-    state.optimizer.step(scale)
     assert isinstance(total, Tensor), "a batch has samples"
-    return Result(total, norm, {name: part.total / part.count.clamp_min(1e-9) for name, part in parts.items()})
+    ranks.sum_gradients(state.model, state.rows)
+    norm = clip(parameters, steps.clip) if ranks.alone else ranks.clip(state.model, state.rows, steps.clip)
+    state.optimizer.step(scale)
+    sums = torch.stack([total, *(x for part in parts.values() for x in (part.total, part.count))])
+    total, *rest = ranks.sum_over_data(sums).unbind()
+    means = [total / count.clamp_min(1e-9) for total, count in zip(rest[::2], rest[1::2], strict=True)]
+    return Result(total, norm, dict(zip(parts, means, strict=True)))
 
 
 def losses(model: nn.Module, batch: Batch, steps: Steps) -> dict[str, Loss]:

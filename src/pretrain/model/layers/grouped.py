@@ -58,7 +58,7 @@ class GroupedAttention(nn.Module):
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         """[batch, seq, width] like x."""
-        q, k, v = self.qkv(x).split(self.sizes, -1) if self.fused else (self.q(x), self.k(x), self.v(x))
+        q, k, v = self.parts(self.qkv(x)) if self.fused else (self.q(x), self.k(x), self.v(x))
         if self.norm == "all":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))
@@ -72,3 +72,7 @@ class GroupedAttention(nn.Module):
         mask = narrow(where.mask, self.window)
         out = attention(q, k, v, mask=mask, scale=self.scale, softcap=self.softcap, sinks=self.sinks)
         return self.out(out.transpose(1, 2).flatten(2))
+
+    def parts(self, fused: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v; where ranks share the heads, fewer of each."""
+        return fused.split([size * fused.shape[-1] // sum(self.sizes) for size in self.sizes], -1)

@@ -1,0 +1,128 @@
+"""A plain module becomes this rank's part of it: matrices divided first, then every piece between steps (FSDP2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from pretrain.model.weights import Axis, Weight, expand
+from pretrain.parallel.layout import Layout
+from pretrain.parallel.pieces import Box, boxes, divided, ranges
+from pretrain.parallel.tensor import share
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This rank among all: what it reads and holds, and what it must add up with the others. One rank adds nothing."""
+
+    layout: Layout = field(default_factory=Layout)
+    mesh: DeviceMesh | None = None
+
+    def group(self, name: str) -> ProcessGroup:
+        """Those that differ from this rank in one size of the layout only."""
+        assert self.mesh is not None, "one rank has no group"
+        return self.mesh.get_group(name)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other rank."""
+        return self.layout.ranks == 1
+
+    @property
+    def data_rank(self) -> int:
+        """Which of the layout's `data` shares of a batch is this rank's."""
+        if self.mesh is None:
+            return 0
+        return self.mesh.get_local_rank("replicate") * self.layout.shard + self.mesh.get_local_rank("shard")
+
+    def apply(self, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> None:
+        """Leaves a rank its part of the model. A gradient is a sum over ranks, never a mean. Raises UserError."""
+        if self.layout.tp > 1:
+            share(model, rows, axes, self.group("tp"))
+        if self.layout.data > 1:
+            assert self.mesh is not None
+            mesh = self.mesh["replicate", "shard"] if self.layout.replicate > 1 else self.mesh["shard"]
+            for module in (*model.blocks, model):  # type: ignore[misc]
+                wrapped = fully_shard(module, mesh=mesh)
+                assert isinstance(wrapped, FSDPModule)
+                wrapped.set_gradient_divide_factor(1.0)
+
+    def sum_over_data(self, x: Tensor) -> Tensor:
+        """The sum of what ranks with rows of their own have counted, in place."""
+        for name in ("shard", "replicate"):
+            if getattr(self.layout, name) > 1:
+                dist.all_reduce(x, group=self.group(name))
+        return x
+
+    def sum_gradients(self, model: nn.Module, rows: Sequence[Weight]) -> None:
+        """Adds up the parts of the gradients of whole weights, once a step and in one message."""
+        if self.layout.tp == 1:
+            return
+        parts = [
+            local(g) for weight in trained(rows) if divided(weight) is None and (g := _grad(model, weight)) is not None
+        ]
+        for dtype in {part.dtype for part in parts}:
+            alike = [part for part in parts if part.dtype == dtype]
+            flat = torch.cat([part.flatten() for part in alike])
+            dist.all_reduce(flat, group=self.group("tp"))
+            pieces = flat.split([part.numel() for part in alike])
+            torch._foreach_copy_(alike, [piece.view_as(part) for piece, part in zip(pieces, alike, strict=True)])
+
+    def norm(self, model: nn.Module, rows: Sequence[Weight]) -> Tensor:
+        """Of all gradients, over all ranks: each piece counts once."""
+        apart: dict[bool, list[Tensor]] = {True: [], False: []}
+        for weight in trained(rows):
+            if (gradient := _grad(model, weight)) is not None:
+                apart[divided(weight) is not None].append(local(gradient))
+        squares = torch.stack([_square(apart[True]), _square(apart[False])])
+        if self.layout.shard > 1:
+            dist.all_reduce(squares, group=self.group("shard"))
+        if self.layout.tp > 1:
+            dist.all_reduce(squares[0], group=self.group("tp"))
+        return squares.sum().sqrt()
+
+    def clip(self, model: nn.Module, rows: Sequence[Weight], most: float) -> Tensor:
+        """The norm of all gradients; they are scaled to `most` if it is larger (Pascanu et al. 2013). 0 leaves them."""
+        norm = self.norm(model, rows)
+        if most:
+            gradients = [local(g) for weight in trained(rows) if (g := _grad(model, weight)) is not None]
+            torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def boxes(self, weight: Weight, axes: Mapping[str, Axis], parameter: Tensor) -> list[Box]:
+        """Which blocks of the whole weight this rank's part of it is."""
+        dim, tp = divided(weight), self.layout.tp
+        rank = self.mesh.get_local_rank("tp") if self.mesh is not None else 0
+        parts = [] if dim is None else ranges(weight, axes, dim, rank, tp)
+        first, last = 0, parameter.shape[0]
+        if isinstance(parameter, DTensor) and self.mesh is not None:
+            each = -(-last // self.layout.shard)
+            place = self.mesh.get_local_rank("shard")
+            first, last = min(place * each, last), min((place + 1) * each, last)
+        return boxes(weight.shape(axes), dim, parts, first, last)
+
+
+def trained(rows: Sequence[Weight]) -> list[Weight]:
+    """The weights that have a gradient, each once."""
+    return [weight for weight in expand(rows) if weight.tied is None and not weight.buffer]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The rank's own part."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _grad(model: nn.Module, weight: Weight) -> Tensor | None:
+    return model.get_parameter(weight.name).grad
+
+
+def _square(gradients: list[Tensor]) -> Tensor:
+    if not gradients:
+        return torch.zeros(())
+    return torch.stack(torch._foreach_norm(gradients)).square().sum()

@@ -1,0 +1,77 @@
+"""Layout: how ranks divide the work, and which rank holds what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from pretrain.base.errors import UserError
+from pretrain.model.weights import Axis
+
+SHARDED = ("vocab", "q", "kv", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
+NAMES = ("replicate", "shard", "tp")  # of the mesh, the slowest link first
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes: copies of the model, pieces that a copy lies in between steps (FSDP), ranks that share each matrix."""
+
+    replicate: int = 1
+    shard: int = 1
+    tp: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """Ranks in all."""
+        return prod(getattr(self, name) for name in NAMES)
+
+    @property
+    def data(self) -> int:
+        """Ranks, or groups of them, that read rows of their own."""
+        return self.replicate * self.shard
+
+    def __str__(self) -> str:
+        return " · ".join(f"{name} {getattr(self, name)}" for name in NAMES)
+
+    def mesh(self, device: str) -> DeviceMesh:
+        """The ranks as a grid; neighbours in it share matrices. The process group is there already."""
+        return init_device_mesh(device, tuple(getattr(self, name) for name in NAMES), mesh_dim_names=NAMES)
+
+
+def settle(ranks: int, replicate: int = 1, shard: int | Literal["rest"] = "rest", tp: int = 1) -> Layout:
+    """The layout of so many ranks; `shard` takes those that are left. Raises UserError with the arithmetic."""
+    others = replicate * tp
+    if ranks % others:
+        fit = [n for n in divisors(ranks) if n % replicate == 0]
+        near = min((n // replicate for n in fit), key=lambda n: abs(n - tp), default=0)
+        what = f"replicate {replicate} · tp {tp} = {others} does not divide {ranks} ranks"
+        expected = f"tp {near} (replicate {replicate} · shard {ranks // replicate // near} · tp {near})" if near else ""
+        raise UserError(f"parallel: {what}", expected=expected or f"a divisor of {ranks}")
+    rest = ranks // others
+    if shard not in ("rest", rest):
+        what = f"replicate {replicate} · shard {shard} · tp {tp} = {others * int(shard)}, and there are {ranks} ranks"
+        raise UserError(f"parallel: {what}", expected=f'shard = {rest}, or "rest"')
+    return Layout(replicate, rest, tp)
+
+
+def refuse(layout: Layout, axes: Mapping[str, Axis], *, samples: int, sequence: int) -> None:
+    """Raises UserError where a model or a batch cannot be divided so, with the arithmetic and what would do."""
+    for name in SHARDED:
+        count, _ = axes.get(name, (0, 0))
+        if count % layout.tp:
+            fit = [n for n in divisors(count) if all(axes.get(a, (0, 0))[0] % n == 0 for a in SHARDED)]
+            what = f"parallel.tp = {layout.tp} does not divide the {count} of axis {name!r}"
+            raise UserError(what, expected=" or ".join(map(str, fit[:8])))
+    if sequence % layout.tp:
+        raise UserError(f"parallel.tp = {layout.tp} does not divide a sequence of {sequence} tokens")
+    if samples % layout.data:
+        near = max((n for n in divisors(samples) if n <= layout.data), default=1)
+        what = f"replicate {layout.replicate} · shard {layout.shard} = {layout.data} data ranks do not divide a batch"
+        raise UserError(f"parallel: {what} of {samples} sequences", expected=f"{near} of them, or another train.batch")
+
+
+def divisors(number: int) -> list[int]:
+    """Ascending."""
+    return [n for n in range(1, number + 1) if number % n == 0]

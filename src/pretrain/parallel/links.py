@@ -1,0 +1,74 @@
+"""What ranks that share matrices say to each other, forward and backward (Shoeybi et al. 2019, arXiv 1909.08053;
+sequence parallelism: Korthikanti et al. 2022, arXiv 2205.05198, 4.2.2)."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+
+def gather(x: Tensor, group: ProcessGroup) -> Tensor:
+    """All ranks' parts [batch, seq / tp, …] as [batch, seq, …]; backward sums the gradients and scatters them."""
+    return _Gather.apply(x, group)
+
+
+def scatter_sum(x: Tensor, group: ProcessGroup) -> Tensor:
+    """The sum over ranks of [batch, seq, …], this rank's part of the sequence; backward gathers."""
+    return _ScatterSum.apply(x, group)
+
+
+def mean(x: Tensor, group: ProcessGroup) -> Tensor:
+    """The mean over ranks, which each of them goes on with; backward averages too."""
+    return _Mean.apply(x, group)
+
+
+def _gathered(x: Tensor, group: ProcessGroup) -> Tensor:
+    parts = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
+    dist.all_gather_into_tensor(parts, x.contiguous(), group=group)
+    return parts.unflatten(0, (group.size(), -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _scattered(x: Tensor, group: ProcessGroup) -> Tensor:
+    parts = x.unflatten(1, (group.size(), -1)).transpose(0, 1).flatten(0, 1).contiguous()
+    out = parts.new_empty(x.shape[0], x.shape[1] // group.size(), *x.shape[2:])
+    dist.reduce_scatter_tensor(out, parts, group=group)
+    return out
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _gathered(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
+        return _scattered(up, ctx.group), None
+
+
+class _ScatterSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _scattered(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
+        return _gathered(up, ctx.group), None
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        out = x / group.size()
+        dist.all_reduce(out, group=group)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
+        out = up / ctx.group.size()
+        dist.all_reduce(out, group=ctx.group)
+        return out, None

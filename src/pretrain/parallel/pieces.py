@@ -1,0 +1,72 @@
+"""Which part of a weight a rank holds: boxes of the whole tensor, and where they lie in the rank's own."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pretrain.model.weights import Axis, Weight, segments
+from pretrain.parallel.layout import SHARDED
+
+Ranges = list[tuple[int, int]]  # half-open, of one dimension of the whole tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """A block of a tensor: `start` in the whole one, `at` in a rank's own, `size` along each dimension."""
+
+    start: tuple[int, ...]
+    at: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def of_whole(self, whole: Tensor) -> Tensor:
+        """Its view of the whole tensor."""
+        return whole[tuple(slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))]
+
+    def of_own(self, own: Tensor) -> Tensor:
+        """Its view of the rank's own."""
+        return own[tuple(slice(a, a + n) for a, n in zip(self.at, self.size, strict=True))]
+
+
+def divided(weight: Weight) -> int | None:
+    """The dimension that tensor parallelism divides, if any: the first (column) or the last (row)."""
+    names = [set(name.split("+")) for name in weight.axes.split()]
+    found = [dim for dim, parts in enumerate(names) if parts <= set(SHARDED)]
+    return found[0] if found else None
+
+
+def ranges(weight: Weight, axes: Mapping[str, Axis], dim: int, rank: int, size: int) -> Ranges:
+    """What rank `rank` of `size` holds along `dim`: its share of every segment of a sum of axes."""
+    out, start = [], 0
+    for length in segments(weight.axes.split()[dim], axes):
+        share = length // size
+        out.append((start + rank * share, start + (rank + 1) * share))
+        start += length
+    return out
+
+
+def rows_of(ranges: Ranges, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+    """(start in the whole, start in [first, last) of the own, length), of ranges that lie one after the other."""
+    at = 0
+    for low, high in ranges:
+        begin, end = max(first, at), min(last, at + high - low)
+        if begin < end:
+            yield low + begin - at, begin - first, end - begin
+        at += high - low
+
+
+def boxes(shape: tuple[int, ...], dim: int | None, parts: Ranges, first: int, last: int) -> list[Box]:
+    """Of a weight of `shape`, divided along `dim` into `parts` and then along dimension 0 into rows [first, last)."""
+    whole: list[Ranges] = [[(0, size)] for size in shape]
+    if dim is not None:
+        whole[dim] = parts
+    out = []
+    for start, at, length in rows_of(whole[0], first, last):
+        rest: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [((start,), (at,), (length,))]
+        for along in whole[1:]:
+            wide = sum(high - low for low, high in along)
+            rest = [
+                ((*a, low), (*b, place), (*c, many)) for a, b, c in rest for low, place, many in rows_of(along, 0, wide)
+            ]
+        out += [Box(*one) for one in rest]
+    return out

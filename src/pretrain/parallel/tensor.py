@@ -1,0 +1,131 @@
+"""Tensor parallelism with sequence parallelism, from the rows of a weight table.
+
+Between matrices every rank holds its part of the sequence. A module with matrices that are divided along their first
+axis (q, k, v; gate, up) sees the whole sequence; one divided along its last axis (out, down) sums what the ranks have
+made and keeps its part. So all that a rank computes from a whole weight is a part of that weight's gradient, and no
+rank's part is another's: `apply.py` sums them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.nn.functional import embedding, linear
+
+from pretrain.base.errors import UserError
+from pretrain.model.decoder import Head
+from pretrain.model.layers.norm import RMSNorm
+from pretrain.model.weights import Axis, Weight, expand, held, tie
+from pretrain.parallel.links import gather, mean, scatter_sum
+from pretrain.parallel.pieces import divided, ranges
+
+
+class Row(nn.Module):
+    """A linear layer whose inputs are divided: products are summed over ranks, each keeps its part of the sequence."""
+
+    def __init__(self, whole: nn.Linear, group: ProcessGroup) -> None:
+        super().__init__()
+        self.weight, self.bias, self.group = whole.weight, whole.bias, group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, seq / tp, out] of [batch, seq, in / tp]."""
+        out = scatter_sum(linear(x, self.weight), self.group)
+        return out if self.bias is None else out + self.bias
+
+
+class Lookup(nn.Module):
+    """An embedding whose rows are divided: each rank knows its own, each keeps its part of the sequence."""
+
+    def __init__(self, whole: nn.Embedding, group: ProcessGroup) -> None:
+        super().__init__()
+        self.weight, self.group = whole.weight, group
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[batch, seq / tp, embed] of [batch, seq]."""
+        rows = tokens - self.weight.shape[0] * self.group.rank()
+        own = (rows >= 0) & (rows < self.weight.shape[0])
+        found = embedding(torch.where(own, rows, 0), self.weight)
+        return scatter_sum(found * own[..., None], self.group)
+
+
+class Vocabulary:
+    """The seam of cross-entropy: which part of the vocabulary a rank's logits are of, and how ranks add up."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self.rank, self.group = group.rank(), group
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Over ranks, in place."""
+        dist.all_reduce(x, group=self.group)
+        return x
+
+    def most(self, x: Tensor) -> Tensor:
+        """The largest over ranks, in place."""
+        dist.all_reduce(x, dist.ReduceOp.MAX, group=self.group)
+        return x
+
+
+def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], group: ProcessGroup) -> None:
+    """Leaves a rank its part of every divided weight, and puts the links between. Raises UserError for a block whose
+    matrices have no module of their own."""
+    regions: dict[str, nn.Module] = {}
+    for weight in expand(rows):
+        dim = divided(weight)
+        if dim is None or weight.tied is not None:
+            continue
+        _keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)
+        name, _, _ = weight.name.rpartition(".")
+        parent, _, last = name.rpartition(".")
+        module, owner = model.get_submodule(name), model.get_submodule(parent)
+        if isinstance(module, nn.Embedding):
+            setattr(owner, last, Lookup(module, group))
+        elif isinstance(module, RMSNorm):
+            module.reduce = lambda x: mean(x, group)
+        elif isinstance(module, nn.Linear) and not isinstance(module, Head):
+            if any(block is owner for block in model.blocks):  # type: ignore[union-attr]
+                what = f"{weight.name} stands in the block itself, so its input cannot be gathered"
+                raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
+            if dim == 0:
+                regions[parent] = owner
+            else:
+                setattr(owner, last, Row(module, group))
+    for region in regions.values():
+        region.register_forward_pre_hook(_gather_first(group))
+    _ends(model, rows, group)
+
+
+def _keep(model: nn.Module, weight: Weight, parts: list[tuple[int, int]], dim: int) -> None:
+    whole = held(model, weight.name)
+    own = torch.cat([whole.detach().narrow(dim, low, high - low) for low, high in parts], dim)
+    owner, _, last = weight.name.rpartition(".")
+    setattr(model.get_submodule(owner), last, nn.Parameter(own, requires_grad=whole.requires_grad))
+
+
+def _gather_first(group: ProcessGroup) -> Any:
+    def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return gather(given[0], group), *given[1:]
+
+    return hook
+
+
+def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None:
+    """Learned positions are cut to the rank's part; the last hidden states are whole, the head's logits are not."""
+
+    def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
+        return out.chunk(group.size(), 1)[group.rank()]
+
+    def whole(module: nn.Module, given: object, out: Any) -> Any:
+        ahead = tuple(gather(state, group) for state in getattr(out, "ahead", ()))
+        return out._replace(hidden=gather(out.hidden, group), ahead=ahead)
+
+    places = getattr(model, "places", None)
+    if places is not None:
+        places.register_forward_hook(part)
+    model.register_forward_hook(whole)
+    head = model.head
+    assert isinstance(head, Head)
+    head.shared = Vocabulary(group)
+    tie(model, rows)

@@ -1,0 +1,96 @@
+"""Twin: on every layout losses, norm and every gradient are one process's, in float64; ranks count unequally."""
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.base.extension import find
+from pretrain.checkpoint.state import State
+from pretrain.model.folder import make
+from pretrain.model.weights import held, initialise
+from pretrain.order.batch import IGNORE, Batch, Vocabulary
+from pretrain.order.order import History, Segment
+from pretrain.parallel.apply import Ranks, local, trained
+from pretrain.parallel.layout import Layout
+from pretrain.precision.policy import Policy
+from pretrain.train.step import Steps, train_step
+from ranks import ranks
+
+LLAMA = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2)  # fmt: skip
+MUTANTS = [
+    ("src/pretrain/parallel/apply.py", "if divided(weight) is None and (g", "if divided(weight) is not None and (g"),
+    (
+        "src/pretrain/parallel/apply.py",
+        "wrapped.set_gradient_divide_factor(1.0)",
+        "wrapped.set_gradient_divide_factor(2.0)",
+    ),
+    ("src/pretrain/parallel/apply.py", "dist.all_reduce(squares[0]", "dist.all_reduce(squares[1]"),
+    ("src/pretrain/parallel/tensor.py", "return out if self.bias is None else out + self.bias", "return out"),
+    ("src/pretrain/objective/cross_entropy.py", "chosen * here[part]", "chosen"),
+    ("src/pretrain/objective/cross_entropy.py", "-(weight * here[part])[:, None]", "-weight[:, None]"),
+    ("src/pretrain/train/step.py", "ranks.sum_over_data(torch.tensor(counted, device=steps.policy.device))", "counted"),
+]
+MODELS = {
+    "llama": LLAMA,
+    "qwen2": {**LLAMA, "tie_word_embeddings": True},
+    "qwen3": {**LLAMA, "head_dim": 8},
+    "gpt2": dict(vocab_size=48, n_embd=24, n_layer=2, n_head=4, n_positions=16),
+}
+LAYOUTS = [
+    Layout(shard=4),
+    Layout(replicate=4),
+    Layout(tp=2, shard=2),
+    Layout(replicate=2, shard=2),
+    Layout(replicate=2, tp=2),
+]
+
+
+def batch(rank: int = 0, ranks: int = 1) -> Batch:
+    """Eight samples, every `ranks`-th for a rank; most targets of the first ones are ignored."""
+    draw = np.random.Generator(np.random.Philox(0))
+    tokens, targets = draw.integers(0, 48, (2, 8, 16))
+    targets[0, 1:], targets[2, :9], targets[5, 3:] = IGNORE, IGNORE, IGNORE
+    weights = draw.random((8, 16)).astype(np.float32)
+    documents, rows = np.repeat([[0, 1]], 8, 0).repeat([5, 11], 1).astype(np.int32), np.arange(8)
+    positions = np.broadcast_to(np.r_[0:5, 0:11][:, None], (8, 16, 1))
+    whole = (tokens, targets, weights, documents, rows, positions)
+    return Batch(*(np.ascontiguousarray(part[rank::ranks]) for part in whole))
+
+
+def step(family: str, on: Ranks) -> tuple[State, list[float], dict[str, torch.Tensor]]:
+    """The state after two steps, their losses and norms, and this rank's gradients of the last."""
+    module = find("model.families", family)
+    config = module.Config(**MODELS[family])
+    rows = module.weights(config)
+    model = make(module, config).double()
+    initialise(model, rows, 0.3, 0)
+    on.apply(model, rows, config.axes())
+    optimizer = find("optimizer.kinds", "adamw").AdamW(lr=0.01, eps=1e-3).build(model, rows)
+    state = State(model, rows, optimizer, 0, 0, History((Segment(0, {"a": 1.0}, {}),)))
+    objective = find("objective.kinds", "next_token").NextToken()
+    steps = Steps(objective, Vocabulary(48, {}), Policy(torch.float32, "cpu"), True, 0.5, 1e-2, 2, model, ranks=on)
+    seen = []
+    for _ in range(2):
+        result = train_step(state, batch(on.data_rank, on.layout.data), steps, 1.0)
+        seen += [float(result.loss), float(result.gradient_norm), *map(float, result.losses.values())]
+    return state, seen, {weight.name: model.get_parameter(weight.name).grad for weight in trained(rows)}
+
+
+@pytest.mark.parametrize("family", MODELS)
+@ranks(4)
+def test_every_layout_takes_the_same_steps(family: str) -> None:
+    alone, expected, gradients = step(family, Ranks())
+    axes = find("model.families", family).Config(**MODELS[family]).axes()
+    for layout in LAYOUTS:
+        on = Ranks(layout, layout.mesh("cpu"))
+        state, seen, own = step(family, on)
+        torch.testing.assert_close(seen, expected, rtol=1e-11, atol=0)
+        for weight in trained(state.rows):
+            held_here, grad = held(state.model, weight.name), own[weight.name]
+            boxes = on.boxes(weight, axes, held_here)
+            assert sum(np.prod(box.size) for box in boxes) == local(held_here).numel(), weight.name
+            for mine, whole in ((grad, gradients[weight.name]), (held_here, held(alone.model, weight.name).detach())):
+                for box in boxes:
+                    off = (box.of_own(local(mine)).detach() - box.of_whole(whole)).abs().max()
+                    assert off <= 1e-11 * whole.abs().max(), f"{layout}: {weight.name}: {off}"

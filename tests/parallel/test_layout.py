@@ -1,0 +1,58 @@
+"""Property and closed form: layouts multiply to their ranks or are refused with what would do; boxes tile a weight."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pretrain.base.errors import UserError
+from pretrain.model.weights import Weight
+from pretrain.parallel.layout import Layout, refuse, settle
+from pretrain.parallel.pieces import boxes, divided, ranges
+
+AXES = {"embed": (12, 1), "q": (4, 3), "kv": (2, 3), "mlp": (8, 1), "vocab": (10, 1)}
+MUTANTS = [
+    ("src/pretrain/parallel/pieces.py", "start + rank * share, start", "rank * share, start"),
+    ("src/pretrain/parallel/pieces.py", "low + begin - at, begin - first", "low + begin - at, begin"),
+    ("src/pretrain/parallel/layout.py", "if samples % layout.data:", "if samples % layout.shard:"),
+]
+
+
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 8))
+def test_a_layout_uses_every_rank_or_says_what_does_not_fit(ranks: int, replicate: int, tp: int) -> None:
+    if ranks % (replicate * tp):
+        with pytest.raises(UserError, match=f"{replicate} · tp {tp} = {replicate * tp} does not divide {ranks} ranks"):
+            settle(ranks, replicate, "rest", tp)
+    else:
+        assert settle(ranks, replicate, "rest", tp).ranks == ranks
+
+
+def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> None:
+    with pytest.raises(UserError, match=r"tp = 4 does not divide the 2 of axis 'kv'") as told:
+        refuse(Layout(tp=4), {"q": (4, 3), "kv": (2, 3)}, samples=8, sequence=16)
+    assert told.value.expected == "1 or 2"
+    with pytest.raises(UserError, match="3 data ranks do not divide a batch of 8") as told:
+        refuse(Layout(replicate=3), {}, samples=8, sequence=16)
+    assert told.value.expected.startswith("2 of them")
+    with pytest.raises(UserError, match="tp = 2 does not divide a sequence of 15"):
+        refuse(Layout(tp=2), {}, samples=8, sequence=15)
+    refuse(Layout(shard=4, tp=2), AXES, samples=8, sequence=16)
+
+
+@given(st.sampled_from(["embed", "q+kv+kv embed", "embed q", "vocab embed", "mlp embed"]), st.integers(1, 5))
+def test_the_boxes_of_all_ranks_tile_a_weight(axes: str, shard: int) -> None:
+    weight = Weight("w", "w", axes)
+    shape = weight.shape(AXES)
+    whole = torch.arange(1, 1 + torch.Size(shape).numel()).view(shape)
+    seen, dim = torch.zeros_like(whole), divided(weight)
+    for rank in range(2 if dim is not None else 1):
+        parts = [] if dim is None else ranges(weight, AXES, dim, rank, 2)
+        own = whole if dim is None else torch.cat([whole.narrow(dim, low, high - low) for low, high in parts], dim)
+        each = -(-len(own) // shard)
+        for place in range(shard):
+            first, last = min(place * each, len(own)), min((place + 1) * each, len(own))
+            piece = own[first:last]
+            for box in boxes(shape, dim, parts, first, last):
+                assert torch.equal(box.of_whole(whole), box.of_own(piece))
+                box.of_whole(seen).add_(1)
+    assert (seen == 1).all()
