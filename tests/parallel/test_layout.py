@@ -22,9 +22,9 @@ MUTANTS = [
 def test_a_layout_uses_every_rank_or_says_what_does_not_fit(ranks: int, replicate: int, tp: int) -> None:
     if ranks % (replicate * tp):
         with pytest.raises(UserError, match=f"{replicate} · tp {tp} = {replicate * tp} does not divide {ranks} ranks"):
-            settle(ranks, replicate, "rest", tp)
+            settle(ranks, replicate, None, tp)
     else:
-        assert settle(ranks, replicate, "rest", tp).ranks == ranks
+        assert settle(ranks, replicate, None, tp).ranks == ranks
 
 
 def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> None:

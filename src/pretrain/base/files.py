@@ -69,7 +69,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Replaces a folder that stands at `path`. Raises DiskFullError.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
     partial.mkdir(parents=True)
     try:
@@ -85,6 +85,11 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a folder is filled that will be `path`."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def seal(folder: Path) -> None:

@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pretrain.base.errors import DamagedError, UserError
-from pretrain.base.files import new_folder, verify, write
+from pretrain.base.files import new_folder, partial_of, verify, write
+from pretrain.checkpoint.pieces import Part, Saved, save_parts
 from pretrain.checkpoint.state import State
-from pretrain.model.weights import expand, held
+from pretrain.model.weights import Weight, expand, held
 from pretrain.order.order import ORDER_VERSION, History
+from pretrain.parallel.apply import local
+from pretrain.parallel.pieces import whole
 
 WEIGHTS, OPTIMIZER, STATE, RECIPE, LATEST = (
     "model.safetensors",
@@ -24,27 +29,57 @@ ASIDE = "damaged-"
 
 
 def save(state: State, folder: Path, recipe_toml: str) -> Path:
-    """Writes `folder/step-00000100`, verifies it, then points `folder/latest` to it. Raises DiskFullError."""
-    path = folder / f"step-{state.step:08d}"
-    with new_folder(path) as partial:
-        save_file(_weights(state), partial / WEIGHTS)
-        save_file({name: tensor.contiguous() for name, tensor in state.optimizer.state().items()}, partial / OPTIMIZER)
-        table = {
-            "step": state.step,
-            "position": state.position,
-            "order_version": ORDER_VERSION,
-            "history": state.history.to_json(),
-        }
-        write(partial / STATE, json.dumps(table, indent=1))
-        write(partial / RECIPE, recipe_toml)
-    verify(path)
-    write(folder / LATEST, path.name + "\n")
+    """Writes `folder/step-00000100`, verifies it, then points `folder/latest` to it. Raises DiskFullError.
+
+    All ranks call it; each writes what no other does, the leading one the rest.
+    """
+    path, ranks = folder / f"step-{state.step:08d}", state.ranks
+    with new_folder(path) if ranks.leads else nullcontext(partial_of(path)) as partial:
+        ranks.wait()
+        if ranks.alone:
+            save_file(_weights(state), partial / WEIGHTS)
+            save_file({name: own.contiguous() for name, own in state.optimizer.state().items()}, partial / OPTIMIZER)
+        else:
+            _save_parts(state, partial)
+        if ranks.leads:
+            table = {
+                "step": state.step,
+                "position": state.position,
+                "order_version": ORDER_VERSION,
+                "history": state.history.to_json(),
+            }
+            write(partial / STATE, json.dumps(table, indent=1))
+            write(partial / RECIPE, recipe_toml)
+        ranks.wait()
+    if ranks.leads:
+        verify(path)
+        write(folder / LATEST, path.name + "\n")
+    ranks.wait()
     return path
 
 
 def _weights(state: State) -> dict[str, Tensor]:
     names = [weight.name for weight in expand(state.rows) if weight.tied is None]
     return {name: held(state.model, name).detach().contiguous() for name in names}
+
+
+def _save_parts(state: State, folder: Path) -> None:
+    ranks = state.ranks
+    for kind, tensors in (("model", _weights(state)), ("optimizer", state.optimizer.state())):
+        parts: dict[str, Part] = {}
+        for name, tensor in tensors.items():
+            weight = _weight_of(state, name)
+            if weight is None and ranks.leads:
+                parts[name] = tuple(tensor.shape), [whole(tensor.shape)], tensor
+            elif weight is not None and ranks.writes(weight, tensor):
+                parts[name] = weight.shape(state.axes), ranks.boxes(weight, state.axes, tensor), local(tensor)
+        save_parts(parts, folder, kind, ranks.number)
+
+
+def _weight_of(state: State, name: str) -> Weight | None:
+    """The weight of that name, or that an optimizer's "moment.weight" is of."""
+    table = {weight.name: weight for weight in expand(state.rows)}
+    return table.get(name) or table.get(name.partition(".")[2])
 
 
 def newest(folder: Path) -> tuple[Path | None, dict[Path, DamagedError]]:
@@ -77,12 +112,27 @@ def load(path: Path, state: State) -> None:
     if table["order_version"] != ORDER_VERSION:
         what = f"a checkpoint of order version {table['order_version']}"
         raise UserError(what, where=str(path), expected=f"version {ORDER_VERSION}, or the pretrain that wrote it")
-    tensors = load_file(path / WEIGHTS)
+    saved = Saved(path, "model")
     for name, parameter in _weights(state).items():
-        parameter.copy_(tensors[name])
-    state.optimizer.load(load_file(path / OPTIMIZER))
+        _fill(state, name, parameter, saved)
+    saved, moments = Saved(path, "optimizer"), dict[str, Tensor]()
+    for name in saved.names():
+        weight = _weight_of(state, name)
+        moments[name] = saved.whole(name) if weight is None else torch.zeros_like(held(state.model, weight.name))
+        if weight is not None:
+            _fill(state, name, moments[name], saved)
+    state.optimizer.load(moments)
     state.step, state.position = table["step"], table["position"]
     state.history = History.from_json(table["history"])
+
+
+def _fill(state: State, name: str, tensor: Tensor, saved: Saved) -> None:
+    weight = _weight_of(state, name)
+    assert weight is not None, name
+    boxes = [whole(tensor.shape)] if state.ranks.alone else state.ranks.boxes(weight, state.axes, tensor)
+    with torch.no_grad():
+        for box in boxes:
+            box.of_own(local(tensor)).copy_(saved.read(name, box))
 
 
 def prune(folder: Path, keep: int) -> list[Path]:

@@ -1,18 +1,19 @@
 """State: all that a checkpoint holds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from pretrain.model.weights import Weight
+from pretrain.model.weights import Axis, Weight
 from pretrain.optimizer.optimizer import Optimizer
 from pretrain.order.order import History
+from pretrain.parallel.apply import Ranks
 
 
 @dataclass
 class State:
-    """Weights, optimizer, steps taken, rows consumed, and the history of the order."""
+    """Weights, optimizer, steps taken, rows consumed, the history of the order; `axes` where ranks hold parts."""
 
     model: nn.Module
     rows: Sequence[Weight]
@@ -20,3 +21,5 @@ class State:
     step: int
     position: int
     history: History
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from pretrain.model.weights import Axis, Weight, expand
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.pieces import Box, boxes, divided, ranges
 from pretrain.parallel.tensor import share
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Ranks:
     """This rank among all: what it reads and holds, and what it must add up with the others. One rank adds nothing."""
 
     layout: Layout = field(default_factory=Layout)
-    mesh: DeviceMesh | None = None
+    mesh: "DeviceMesh | None" = None
 
     def group(self, name: str) -> ProcessGroup:
         """Those that differ from this rank in one size of the layout only."""
@@ -33,6 +34,37 @@ class Ranks:
     def alone(self) -> bool:
         """Whether there is no other rank."""
         return self.layout.ranks == 1
+
+    @property
+    def number(self) -> int:
+        """Among all ranks."""
+        return 0 if self.mesh is None else self.mesh.get_rank()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that reports and decides."""
+        return self.number == 0
+
+    def agree(self, value: int) -> int:
+        """What the leading rank says."""
+        if self.mesh is None:
+            return value
+        said = torch.tensor(value, device=self.mesh.device_type)
+        dist.broadcast(said, 0)
+        return int(said)
+
+    def any(self, value: bool) -> bool:
+        """Whether any rank says so."""
+        if self.mesh is None:
+            return value
+        said = torch.tensor(int(value), device=self.mesh.device_type)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said)
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.mesh is not None:
+            dist.barrier()
 
     @property
     def data_rank(self) -> int:
@@ -46,6 +78,8 @@ class Ranks:
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
         if self.layout.data > 1:
+            from torch.distributed.fsdp import FSDPModule, fully_shard  # half a second that one rank does not need
+
             assert self.mesh is not None
             mesh = self.mesh["replicate", "shard"] if self.layout.replicate > 1 else self.mesh["shard"]
             for module in (*model.blocks, model):  # type: ignore[misc]
@@ -95,13 +129,24 @@ class Ranks:
             torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
+    def writes(self, weight: Weight, tensor: Tensor) -> bool:
+        """Whether this is the one that saves its part, among the ranks that hold the same."""
+        if self.mesh is None:
+            return True
+        same = [
+            "replicate",
+            *(["tp"] if divided(weight) is None else []),
+            *(["shard"] if local(tensor) is tensor else []),
+        ]
+        return all(self.mesh.get_local_rank(name) == 0 for name in same)
+
     def boxes(self, weight: Weight, axes: Mapping[str, Axis], parameter: Tensor) -> list[Box]:
         """Which blocks of the whole weight this rank's part of it is."""
         dim, tp = divided(weight), self.layout.tp
         rank = self.mesh.get_local_rank("tp") if self.mesh is not None else 0
         parts = [] if dim is None else ranges(weight, axes, dim, rank, tp)
         first, last = 0, parameter.shape[0]
-        if isinstance(parameter, DTensor) and self.mesh is not None:
+        if local(parameter) is not parameter and self.mesh is not None:
             each = -(-last // self.layout.shard)
             place = self.mesh.get_local_rank("shard")
             first, last = min(place * each, last), min((place + 1) * each, last)
@@ -115,7 +160,7 @@ def trained(rows: Sequence[Weight]) -> list[Weight]:
 
 def local(tensor: Tensor) -> Tensor:
     """The rank's own part."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _grad(model: nn.Module, weight: Weight) -> Tensor | None:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
-
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from typing import TYPE_CHECKING
 
 from pretrain.base.errors import UserError
 from pretrain.model.weights import Axis
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 SHARDED = ("vocab", "q", "kv", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
 NAMES = ("replicate", "shard", "tp")  # of the mesh, the slowest link first
@@ -35,13 +36,15 @@ class Layout:
     def __str__(self) -> str:
         return " · ".join(f"{name} {getattr(self, name)}" for name in NAMES)
 
-    def mesh(self, device: str) -> DeviceMesh:
+    def mesh(self, device: str) -> "DeviceMesh":
         """The ranks as a grid; neighbours in it share matrices. The process group is there already."""
+        from torch.distributed.device_mesh import init_device_mesh  # half a second that one rank does not need
+
         return init_device_mesh(device, tuple(getattr(self, name) for name in NAMES), mesh_dim_names=NAMES)
 
 
-def settle(ranks: int, replicate: int = 1, shard: int | Literal["rest"] = "rest", tp: int = 1) -> Layout:
-    """The layout of so many ranks; `shard` takes those that are left. Raises UserError with the arithmetic."""
+def settle(ranks: int, replicate: int = 1, shard: int | None = None, tp: int = 1) -> Layout:
+    """The layout of so many ranks; `shard` takes those that are left, if not said. Raises UserError with the sums."""
     others = replicate * tp
     if ranks % others:
         fit = [n for n in divisors(ranks) if n % replicate == 0]
@@ -50,9 +53,9 @@ def settle(ranks: int, replicate: int = 1, shard: int | Literal["rest"] = "rest"
         expected = f"tp {near} (replicate {replicate} · shard {ranks // replicate // near} · tp {near})" if near else ""
         raise UserError(f"parallel: {what}", expected=expected or f"a divisor of {ranks}")
     rest = ranks // others
-    if shard not in ("rest", rest):
-        what = f"replicate {replicate} · shard {shard} · tp {tp} = {others * int(shard)}, and there are {ranks} ranks"
-        raise UserError(f"parallel: {what}", expected=f'shard = {rest}, or "rest"')
+    if shard not in (None, rest):
+        what = f"replicate {replicate} · shard {shard} · tp {tp} = {others * shard}, and the number of ranks is {ranks}"
+        raise UserError(f"parallel: {what}", expected=f"shard = {rest}, or none said")
     return Layout(replicate, rest, tp)
 
 

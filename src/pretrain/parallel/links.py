@@ -1,5 +1,8 @@
 """What ranks that share matrices say to each other, forward and backward (Shoeybi et al. 2019, arXiv 1909.08053;
-sequence parallelism: Korthikanti et al. 2022, arXiv 2205.05198, 4.2.2)."""
+sequence parallelism: Korthikanti et al. 2022, arXiv 2205.05198, 4.2.2).
+
+Where no gradient is asked for, every rank holds the whole sequence, of any length: a text is written token by token.
+"""
 
 from typing import Any
 
@@ -11,12 +14,23 @@ from torch.distributed import ProcessGroup
 
 def gather(x: Tensor, group: ProcessGroup) -> Tensor:
     """All ranks' parts [batch, seq / tp, …] as [batch, seq, …]; backward sums the gradients and scatters them."""
-    return _Gather.apply(x, group)
+    return _Gather.apply(x, group) if torch.is_grad_enabled() else x
 
 
 def scatter_sum(x: Tensor, group: ProcessGroup) -> Tensor:
     """The sum over ranks of [batch, seq, …], this rank's part of the sequence; backward gathers."""
-    return _ScatterSum.apply(x, group)
+    if torch.is_grad_enabled():
+        return _ScatterSum.apply(x, group)
+    whole = x.contiguous()
+    dist.all_reduce(whole, group=group)
+    return whole
+
+
+def joined(x: Tensor, group: ProcessGroup) -> Tensor:
+    """All ranks' parts [..., part] as [..., whole]; it has no backward."""
+    parts = [torch.empty_like(x) for _ in range(group.size())]
+    dist.all_gather(parts, x.contiguous(), group=group)
+    return torch.cat(parts, -1)
 
 
 def mean(x: Tensor, group: ProcessGroup) -> Tensor:

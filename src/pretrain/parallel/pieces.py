@@ -1,6 +1,6 @@
 """Which part of a weight a rank holds: boxes of the whole tensor, and where they lie in the rank's own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,6 +26,12 @@ class Box:
     def of_own(self, own: Tensor) -> Tensor:
         """Its view of the rank's own."""
         return own[tuple(slice(a, a + n) for a, n in zip(self.at, self.size, strict=True))]
+
+
+def whole(shape: Sequence[int]) -> Box:
+    """All of a tensor."""
+    zero = (0,) * len(shape)
+    return Box(zero, zero, tuple(shape))
 
 
 def divided(weight: Weight) -> int | None:
@@ -57,13 +63,13 @@ def rows_of(ranges: Ranges, first: int, last: int) -> Iterator[tuple[int, int, i
 
 def boxes(shape: tuple[int, ...], dim: int | None, parts: Ranges, first: int, last: int) -> list[Box]:
     """Of a weight of `shape`, divided along `dim` into `parts` and then along dimension 0 into rows [first, last)."""
-    whole: list[Ranges] = [[(0, size)] for size in shape]
+    every: list[Ranges] = [[(0, size)] for size in shape]
     if dim is not None:
-        whole[dim] = parts
+        every[dim] = parts
     out = []
-    for start, at, length in rows_of(whole[0], first, last):
+    for start, at, length in rows_of(every[0], first, last):
         rest: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [((start,), (at,), (length,))]
-        for along in whole[1:]:
+        for along in every[1:]:
             wide = sum(high - low for low, high in along)
             rest = [
                 ((*a, low), (*b, place), (*c, many)) for a, b, c in rest for low, place, many in rows_of(along, 0, wide)

@@ -19,7 +19,7 @@ from pretrain.base.errors import UserError
 from pretrain.model.decoder import Head
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.weights import Axis, Weight, expand, held, tie
-from pretrain.parallel.links import gather, mean, scatter_sum
+from pretrain.parallel.links import gather, joined, mean, scatter_sum
 from pretrain.parallel.pieces import divided, ranges
 
 
@@ -115,11 +115,14 @@ def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None
     """Learned positions are cut to the rank's part; the last hidden states are whole, the head's logits are not."""
 
     def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
-        return out.chunk(group.size(), 1)[group.rank()]
+        return out.chunk(group.size(), 1)[group.rank()] if torch.is_grad_enabled() else out
 
     def whole(module: nn.Module, given: object, out: Any) -> Any:
         ahead = tuple(gather(state, group) for state in getattr(out, "ahead", ()))
         return out._replace(hidden=gather(out.hidden, group), ahead=ahead)
+
+    def logits(module: nn.Module, given: object, out: Tensor) -> Tensor:
+        return joined(out, group)
 
     places = getattr(model, "places", None)
     if places is not None:
@@ -128,4 +131,5 @@ def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None
     head = model.head
     assert isinstance(head, Head)
     head.shared = Vocabulary(group)
+    head.register_forward_hook(logits)
     tie(model, rows)

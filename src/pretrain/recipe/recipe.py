@@ -12,6 +12,7 @@ from pretrain.recipe.corpus import Corpus
 from pretrain.recipe.evaluate import Evaluate
 from pretrain.recipe.layers import Layers, Origin, Tree
 from pretrain.recipe.model import Model
+from pretrain.recipe.parallel import Parallel
 from pretrain.recipe.release import Release
 from pretrain.recipe.run import Run
 from pretrain.recipe.schema import Leaf, Problems, key
@@ -32,6 +33,7 @@ class Recipe:
     tokens: Tokens = key("tokens on disk", Tokens())
     model: Model = key("family and sizes", Model())
     train: Train = key("objective, optimizer, length", Train())
+    parallel: Parallel = key("how ranks divide the work", Parallel())
     evaluate: Evaluate = key("scores", Evaluate())
     release: Release = key("what others get", Release())
     layers: Layers = field(default_factory=Layers, init=False, compare=False, repr=False)

@@ -5,13 +5,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.base.files import verify
-from pretrain.checkpoint.save import RECIPE, WEIGHTS, newest
+from pretrain.checkpoint.pieces import Saved
+from pretrain.checkpoint.save import RECIPE, STATE, newest
 from pretrain.events.directory import RunDirectory
 from pretrain.model.config import CONFIG, IS_CAUSAL
 from pretrain.model.folder import load_folder, make
@@ -46,16 +46,16 @@ def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]
         if found is None:
             raise UserError("no checkpoint yet", where=str(folder), expected="a run that has saved one")
         folder = found
-    if (folder / RECIPE).is_file() and (folder / WEIGHTS).is_file():
+    if (folder / RECIPE).is_file() and (folder / STATE).is_file():
         verify(folder)
         recipe = load(str(folder / RECIPE))
         family = find(recipe.model.family.kind, recipe.model.family.use)
         config = recipe.model.family.bind()
         module = make(family, config)
-        tensors = load_file(folder / WEIGHTS)  # with those of an objective's own modules, which no family has
+        saved = Saved(folder, "model")  # with those of an objective's own modules, which no family has
         for weight in expand(family.weights(config)):
             if weight.tied is None:
-                held(module, weight.name).data.copy_(tensors[weight.name])
+                held(module, weight.name).data.copy_(saved.whole(weight.name))
         run = RunDirectory(folder.parent.parent)
         name = json.loads(run.stages.read_bytes())["folders"]["tokenizer"]
         return module, family, config, Tokenizer.load(run.store / name)
