@@ -14,7 +14,7 @@ AXES = {"embed": (12, 1), "q": (4, 3), "kv": (2, 3), "mlp": (8, 1), "vocab": (10
 MUTANTS = [
     ("src/pretrain/parallel/pieces.py", "start + rank * share, start", "rank * share, start"),
     ("src/pretrain/parallel/pieces.py", "low + begin - at, begin - first", "low + begin - at, begin"),
-    ("src/pretrain/parallel/layout.py", "if samples % layout.data:", "if samples % layout.shard:"),
+    ("src/pretrain/parallel/layout.py", "if rows % layout.data:", "if rows % layout.shard:"),
 ]
 
 
@@ -29,14 +29,14 @@ def test_a_layout_uses_every_rank_or_says_what_does_not_fit(ranks: int, replicat
 
 def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> None:
     with pytest.raises(UserError, match=r"tp = 4 does not divide the 2 of axis 'kv'") as told:
-        refuse(Layout(tp=4), {"q": (4, 3), "kv": (2, 3)}, samples=8, sequence=16)
+        refuse(Layout(tp=4), {"q": (4, 3), "kv": (2, 3)}, rows=8, sequence=16)
     assert told.value.expected == "1 or 2"
     with pytest.raises(UserError, match="3 data ranks do not divide a batch of 8") as told:
-        refuse(Layout(replicate=3), {}, samples=8, sequence=16)
+        refuse(Layout(replicate=3), {}, rows=8, sequence=16)
     assert told.value.expected.startswith("2 of them")
     with pytest.raises(UserError, match="tp = 2 does not divide a sequence of 15"):
-        refuse(Layout(tp=2), {}, samples=8, sequence=15)
-    refuse(Layout(shard=4, tp=2), AXES, samples=8, sequence=16)
+        refuse(Layout(tp=2), {}, rows=8, sequence=15)
+    refuse(Layout(shard=4, tp=2), AXES, rows=8, sequence=16)
 
 
 @given(st.sampled_from(["embed", "q+kv+kv embed", "embed q", "vocab embed", "mlp embed"]), st.integers(1, 5))

@@ -13,9 +13,8 @@ from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.files import new_folder, partial_of, verify, write
 from pretrain.checkpoint.pieces import Part, Saved, save_parts
 from pretrain.checkpoint.state import State
-from pretrain.model.weights import Weight, expand, held
+from pretrain.model.weights import Weight, expand, held, local
 from pretrain.order.order import ORDER_VERSION, History
-from pretrain.parallel.apply import local
 from pretrain.parallel.pieces import whole
 
 WEIGHTS, OPTIMIZER, STATE, RECIPE, LATEST = (
@@ -33,7 +32,7 @@ def save(state: State, folder: Path, recipe_toml: str) -> Path:
 
     All ranks call it; each writes what no other does, the leading one the rest.
     """
-    path, ranks = folder / f"step-{state.step:08d}", state.ranks
+    path, ranks = path_of(folder, state.step), state.ranks
     with new_folder(path) if ranks.leads else nullcontext(partial_of(path)) as partial:
         ranks.wait()
         if ranks.alone:
@@ -71,8 +70,8 @@ def _save_parts(state: State, folder: Path) -> None:
             weight = _weight_of(state, name)
             if weight is None and ranks.leads:
                 parts[name] = tuple(tensor.shape), [whole(tensor.shape)], tensor
-            elif weight is not None and ranks.writes(weight, tensor):
-                parts[name] = weight.shape(state.axes), ranks.boxes(weight, state.axes, tensor), local(tensor)
+            elif weight is not None and ranks.first_of(weight):
+                parts[name] = weight.shape(state.axes), ranks.boxes(weight, state.axes), local(tensor)
         save_parts(parts, folder, kind, ranks.number)
 
 
@@ -92,6 +91,11 @@ def newest(folder: Path) -> tuple[Path | None, dict[Path, DamagedError]]:
         except DamagedError as error:
             damaged[path] = error
     return None, damaged
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return folder / f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:
@@ -129,7 +133,7 @@ def load(path: Path, state: State) -> None:
 def _fill(state: State, name: str, tensor: Tensor, saved: Saved) -> None:
     weight = _weight_of(state, name)
     assert weight is not None, name
-    boxes = [whole(tensor.shape)] if state.ranks.alone else state.ranks.boxes(weight, state.axes, tensor)
+    boxes = [whole(tensor.shape)] if state.ranks.alone else state.ranks.boxes(weight, state.axes)
     with torch.no_grad():
         for box in boxes:
             box.of_own(local(tensor)).copy_(saved.read(name, box))

@@ -13,7 +13,7 @@ from pretrain.parallel.apply import Ranks
 
 @dataclass
 class State:
-    """Weights, optimizer, steps taken, rows consumed, the history of the order; `axes` where ranks hold parts."""
+    """Weights, optimizer, steps taken, rows consumed, the history of the order; where ranks hold parts, which."""
 
     model: nn.Module
     rows: Sequence[Weight]

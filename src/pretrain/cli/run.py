@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", dest="last", metavar="STAGE", help="the last stage to run")
     parser.add_argument("--json", action="store_true", help="progress on standard error, then one JSON object")
+    parser.add_argument(
+        "--ranks", type=int, metavar="N", help="processes that train together here: one for each GPU, if not said"
+    )
     parser.add_argument("--dry", action="store_true", help="only say what would run, and why")
 
 
@@ -27,10 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.events.directory import RunDirectory
     from pretrain.events.kinds import Event, Score, Stage
     from pretrain.events.read import all_of, read
+    from pretrain.parallel import launch
     from pretrain.recipe.read import load
     from pretrain.run.stages import execute
     from pretrain.watch.console import Console, summary
 
+    processes = launch.accelerators() if arguments.ranks is None else arguments.ranks
+    if processes > 1 and launch.size() == 1 and not arguments.dry:
+        sys.stdout.flush()
+        os.execv(sys.executable, launch.command(processes, sys.argv[1:]))
     recipe = load(arguments.recipe, arguments.overrides)
     limits = {"only": arguments.only, "first": arguments.first, "last": arguments.last}
     stream, stages = sys.stderr if arguments.json else sys.stdout, list[dict[str, str]]()
@@ -40,6 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
             stages.append({"name": event.name, "state": event.state, "why": event.why})
 
     directory = Path("runs").absolute() / recipe.run.name
+    if launch.rank() > 0:
+        execute(recipe, directory, **limits)
+        return 0
     with Console(stream, live=stream.isatty()) as console:
         console.recall(read(RunDirectory(directory)))
         execute(recipe, directory, dry=arguments.dry, subscribers=[console, note], **limits)

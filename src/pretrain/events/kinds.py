@@ -53,6 +53,8 @@ class Machine(Event):
     precision: str
     matmul_flops_per_second: float
     memory_bytes: int
+    ranks: int = 1
+    layout: str = ""
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,12 @@ def held(module: nn.Module, name: str) -> Tensor:
     return found
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that several hold."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
 def check(module: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> None:
     """Demands table = module: names, kinds and sizes. Raises ValueError: the family's file is wrong."""
     table = {weight.name: (weight.buffer, weight.shape(axes)) for weight in expand(rows)}

@@ -17,11 +17,20 @@ class Loader:
 
     Of n threads each reads every n-th batch, so that the order is theirs. Shards are fetched, held against their checks
     and read in the threads; what goes wrong there is raised here, in its turn. `waited` counts the seconds for which
-    the consumer stood still.
+    the consumer stood still. `share` (rank, of ranks) takes every so manyth row of a batch.
     """
 
-    def __init__(self, data: Data, position: int, rows: int, *, ahead: int = 2, threads: int = 2) -> None:
-        self.waited = 0.0
+    def __init__(
+        self,
+        data: Data,
+        position: int,
+        rows: int,
+        *,
+        ahead: int = 2,
+        threads: int = 2,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.waited, self._share = 0.0, share
         self._ready = [SimpleQueue[Batch | BaseException]() for _ in range(threads)]
         self._room = [SimpleQueue[bool]() for _ in range(threads)]  # a True a batch to read, and False to end
         self._threads = [
@@ -40,7 +49,7 @@ class Loader:
         try:
             while room.get():
                 data.ahead(position + FETCH_AHEAD, rows)
-                ready.put(data.batch(position, rows))
+                ready.put(data.batch(position, rows, *self._share))
                 position += rows * len(self._room)
         except BaseException as error:  # whatever it is, it is the consumer's to see
             ready.put(error)

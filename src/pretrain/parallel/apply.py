@@ -1,6 +1,7 @@
 """A plain module becomes this rank's part of it: matrices divided first, then every piece between steps (FSDP2)."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from pretrain.model.weights import Axis, Weight, expand
+from pretrain.model.weights import Axis, Weight, expand, local
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.pieces import Box, boxes, divided, ranges
+from pretrain.parallel.pieces import whole as everything
 from pretrain.parallel.tensor import share
 
 if TYPE_CHECKING:
@@ -65,6 +67,11 @@ class Ranks:
         """Until all ranks are here."""
         if self.mesh is not None:
             dist.barrier()
+
+    def copy(self) -> ProcessGroup:
+        """The ranks that hold one copy of the model together."""
+        assert self.mesh is not None, "one rank has no group"
+        return self.mesh["shard", "tp"]._flatten("copy").get_group()
 
     @property
     def data_rank(self) -> int:
@@ -129,38 +136,72 @@ class Ranks:
             torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def writes(self, weight: Weight, tensor: Tensor) -> bool:
-        """Whether this is the one that saves its part, among the ranks that hold the same."""
+    def wholly(self, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> "Wholes":
+        """What puts matrices together that ranks hold in parts."""
+        return Wholes(self, {weight.name: weight for weight in trained(rows)}, axes)
+
+    def first_of(self, weight: Weight, *, copies: bool = True) -> bool:
+        """Whether this is the first of the ranks that hold the same part of a weight; of one copy's, or of all."""
         if self.mesh is None:
             return True
-        same = [
-            "replicate",
-            *(["tp"] if divided(weight) is None else []),
-            *(["shard"] if local(tensor) is tensor else []),
-        ]
-        return all(self.mesh.get_local_rank(name) == 0 for name in same)
+        apart = {"tp": divided(weight) is not None, "shard": not weight.buffer, "replicate": not copies}
+        return all(apart[name] or self.mesh.get_local_rank(name) == 0 for name in apart)
 
-    def boxes(self, weight: Weight, axes: Mapping[str, Axis], parameter: Tensor) -> list[Box]:
-        """Which blocks of the whole weight this rank's part of it is."""
-        dim, tp = divided(weight), self.layout.tp
-        rank = self.mesh.get_local_rank("tp") if self.mesh is not None else 0
-        parts = [] if dim is None else ranges(weight, axes, dim, rank, tp)
-        first, last = 0, parameter.shape[0]
-        if local(parameter) is not parameter and self.mesh is not None:
-            each = -(-last // self.layout.shard)
-            place = self.mesh.get_local_rank("shard")
+    def boxes(self, weight: Weight, axes: Mapping[str, Axis]) -> list[Box]:
+        """Which blocks of the whole weight this rank holds."""
+        shape, dim = weight.shape(axes), divided(weight)
+        if self.mesh is None:
+            return [everything(shape)]
+        parts = [] if dim is None else ranges(weight, axes, dim, self.mesh.get_local_rank("tp"), self.layout.tp)
+        first, last = 0, shape[0] if dim != 0 else sum(high - low for low, high in parts)
+        if not weight.buffer:
+            each, place = -(-last // self.layout.shard), self.mesh.get_local_rank("shard")
             first, last = min(place * each, last), min((place + 1) * each, last)
-        return boxes(weight.shape(axes), dim, parts, first, last)
+        return boxes(shape, dim, parts, first, last)
+
+
+@dataclass(frozen=True)
+class Wholes:
+    """A function of whole matrices, each computed once, on one of the ranks that hold its parts."""
+
+    ranks: Ranks
+    weights: Mapping[str, Weight]
+    axes: Mapping[str, Axis]
+
+    def __call__(self, parts: Mapping[str, Tensor], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """This rank's parts of function(stack of whole matrices of one shape), by name."""
+        alike: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for name in parts:
+            alike[self.weights[name].shape(self.axes)].append(name)
+        group, out = self.ranks.copy(), dict[str, Tensor]()
+        for shape, names in alike.items():
+            for first in range(0, len(names), group.size()):  # a matrix for each rank: memory does not grow with depth
+                out |= self._some(shape, {name: parts[name] for name in names[first : first + group.size()]}, function)
+        return out
+
+    def _some(
+        self, shape: tuple[int, ...], parts: Mapping[str, Tensor], function: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        group, (first, *_) = self.ranks.copy(), parts.values()
+        every = first.new_zeros(group.size(), *shape)
+        for whole, (name, part) in zip(every, parts.items(), strict=False):
+            if self.ranks.first_of(self.weights[name], copies=False):
+                for box in self.ranks.boxes(self.weights[name], self.axes):
+                    box.of_whole(whole).copy_(box.of_own(part))
+        own = first.new_empty(1, *shape)
+        dist.reduce_scatter_tensor(own, every, group=group)
+        dist.all_gather_into_tensor(every, function(own).contiguous(), group=group)
+        out = {}
+        for whole, (name, part) in zip(every, parts.items(), strict=False):
+            out[name] = torch.empty_like(part)
+            for box in self.ranks.boxes(self.weights[name], self.axes):
+                box.of_own(out[name]).copy_(box.of_whole(whole))
+        return out
 
 
 def trained(rows: Sequence[Weight]) -> list[Weight]:
     """The weights that have a gradient, each once."""
     return [weight for weight in expand(rows) if weight.tied is None and not weight.buffer]
-
-
-def local(tensor: Tensor) -> Tensor:
-    """The rank's own part."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _grad(model: nn.Module, weight: Weight) -> Tensor | None:

@@ -59,7 +59,7 @@ def settle(ranks: int, replicate: int = 1, shard: int | None = None, tp: int = 1
     return Layout(replicate, rest, tp)
 
 
-def refuse(layout: Layout, axes: Mapping[str, Axis], *, samples: int, sequence: int) -> None:
+def refuse(layout: Layout, axes: Mapping[str, Axis], *, rows: int, sequence: int) -> None:
     """Raises UserError where a model or a batch cannot be divided so, with the arithmetic and what would do."""
     for name in SHARDED:
         count, _ = axes.get(name, (0, 0))
@@ -69,10 +69,10 @@ def refuse(layout: Layout, axes: Mapping[str, Axis], *, samples: int, sequence: 
             raise UserError(what, expected=" or ".join(map(str, fit[:8])))
     if sequence % layout.tp:
         raise UserError(f"parallel.tp = {layout.tp} does not divide a sequence of {sequence} tokens")
-    if samples % layout.data:
-        near = max((n for n in divisors(samples) if n <= layout.data), default=1)
+    if rows % layout.data:
+        near = max((n for n in divisors(rows) if n <= layout.data), default=1)
         what = f"replicate {layout.replicate} · shard {layout.shard} = {layout.data} data ranks do not divide a batch"
-        raise UserError(f"parallel: {what} of {samples} sequences", expected=f"{near} of them, or another train.batch")
+        raise UserError(f"parallel: {what} of {rows} rows", expected=f"{near} of them, or another train.batch")
 
 
 def divisors(number: int) -> list[int]:

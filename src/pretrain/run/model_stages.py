@@ -28,10 +28,14 @@ from pretrain.model.count import training_flops_per_token
 from pretrain.model.folder import load_folder, make, to_json
 from pretrain.model.weights import initialise, parameters
 from pretrain.objective.objective import Objective
+from pretrain.optimizer.optimizer import here
 from pretrain.order.batch import Data, Vocabulary, doublings
 from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
 from pretrain.order.vocabulary import vocabulary
+from pretrain.parallel import launch
+from pretrain.parallel.apply import Ranks
+from pretrain.parallel.layout import refuse, settle
 from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.read import override
 from pretrain.recipe.recipe import Recipe, tree
@@ -75,6 +79,7 @@ class Work:
         if not self.objective.causal:
             self._refuse_continuation()
         self.device = machine.device()
+        self.ranks = Ranks()
         self.policy: Policy = choose(self.recipe.train.precision, self.device)
         if self.recipe.run.threads:
             torch.set_num_threads(self.recipe.run.threads)
@@ -119,6 +124,8 @@ class Work:
     def remember(self, **facts: object) -> None:
         """Adds to stages.json."""
         self.remembered |= facts
+        if not self.ranks.leads:
+            return
         write(self.run.stages, json.dumps(self.remembered, indent=1, ensure_ascii=False) + "\n")
 
     def data(self, history: History | None = None) -> Data:
@@ -156,8 +163,12 @@ class Work:
         further = add_ahead(model, self.rows, self.objective.ahead) if self.objective.ahead else []
         initialise(model, further, self.config.initializer_range, self.recipe.run.seed)
         model.to(self.device)
-        rows = [*self.rows, *further]
-        return State(model, rows, self.recipe.train.optimizer.bind().build(model, rows), 0, 0, data.order.history)
+        rows, axes = [*self.rows, *further], self.config.axes()
+        self.ranks.apply(model, rows, axes)
+        optimizer = self.recipe.train.optimizer.bind().build(
+            model, rows, here if self.ranks.alone else self.ranks.wholly(rows, axes)
+        )
+        return State(model, rows, optimizer, 0, 0, data.order.history, axes, self.ranks)
 
     def _published(self, folder: Path) -> nn.Module:
         """The weights of a released folder of our shape; its length and how it was drawn may differ."""
@@ -174,7 +185,7 @@ class Work:
     def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
         """What every step shares."""
         section = self.recipe.train
-        samples = section.batch // section.sequence
+        samples = section.batch // section.sequence // self.ranks.layout.data
         most = max(MICRO_TOKENS // section.sequence, 1)
         micro = section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)
         return Steps(
@@ -187,7 +198,20 @@ class Work:
             micro_batch=micro,
             forward=torch.compile(model) if compiled else model,
             sequence=section.sequence,
+            ranks=self.ranks,
         )
+
+    def divide(self) -> None:
+        """Finds the layout of the ranks that were started. Raises UserError where it cannot be."""
+        section, train = self.recipe.parallel, self.recipe.train
+        layout = settle(launch.size(), section.replicate, section.shard, section.tp)
+        row = self.recipe.tokens.row or train.sequence
+        shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
+        refuse(layout, self.config.axes(), rows=train.batch // row, sequence=shortest)
+        if layout.tp > 1 and self.objective.ahead:
+            what = f"the objective {train.objective.use} looks across parts of a sequence"
+            raise UserError(f"parallel.tp: {what}", where=str(self.recipe.origin("parallel.tp")), expected="1")
+        self.ranks = Ranks(layout, layout.mesh(self.device) if layout.ranks > 1 else None)
 
     def throw_away(self) -> tuple[State, Steps]:
         """A state to measure steps on."""
@@ -200,6 +224,9 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
     work = Work(context, cut, tokenizer, tokens)
     key = work.train_key(work.recipe)
     changed = same_run(work, key)
+    if launch.rank() > 0:
+        train_stage(work, key, changed)
+        return
     done = not changed and is_trained(work)
     if "train" in stages:
         if done:
@@ -210,7 +237,10 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
             work.report(Stage("train", "skipped", goes_on if started else "nothing is there yet"))
             forecast(work, key)
         else:
-            train_stage(work, key, changed)
+            context.joined = True
+            with launch.joined(work.device, together=True):
+                train_stage(work, key, changed)
+            work.ranks = Ranks()
             done = True
     if context.dry and not done:
         work.report(Notice("info", "what follows train would run as well"))
@@ -286,10 +316,14 @@ def is_trained(work: Work) -> bool:
 def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     """From the newest whole checkpoint, or from the seed, to the last step."""
     data, section = work.data(), work.recipe.train
+    work.divide()
     state = work.state(data)
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
-    work.report(Machine(work.device, threads, work.policy.name, peak, machine.memory_bytes()))
+    layout = work.ranks.layout
+    facts = (work.policy.name, peak, machine.memory_bytes(), layout.ranks, str(layout))
+    work.report(Machine(work.device, threads, *facts))
+    peak *= layout.ranks
     if work.family.MODEL_TYPE.startswith("pretrain_"):
         text = f"{work.family.ARCHITECTURE} is a family of our own: only pretrain will load the release"
         work.report(Notice("warning", text))
@@ -302,7 +336,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     further, axes = work.objective.ahead, work.config.axes()
     rows = [*state.rows, *[row for row in work.rows if row.name == "head.weight"] * further]
     flops = training_flops_per_token(rows, axes, work.config.num_hidden_layers + further, section.sequence)
-    total = plan(work, data, state, key) if before is None or changed else int(before["steps"])
+    work.ranks.wait()  # until all have read what is remembered
+    total = work.ranks.agree(plan(work, data, state, key) if before is None or changed else int(before["steps"]))
     data = work.data(state.history)
     fill = filled(data.rows)
     state.history, mixture = outlook(work.recipe, work.weights, fill, data.order, state.step, state.position, total)
@@ -311,11 +346,11 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.report(mixture)
         if changed:
             work.report(Changed(state.step, state.position, changed))
-        compiled = compiles(work, flops * total * section.batch / peak)
+        compiled = bool(work.ranks.agree(compiles(work, flops * total * section.batch / peak)))
         begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads, "compiled": compiled}
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
-    toml = keep_recipe(work.run, settled(work))
+    toml = keep_recipe(work.run, settled(work)) if work.ranks.leads else ""
     place = Place(work.run.checkpoints, toml, work.report, flops, peak)
     texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
@@ -396,13 +431,15 @@ def compiles(work: Work, peak_seconds: float) -> bool:
 
 def resume(work: Work, state: State) -> None:
     """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
-    found, damaged = checkpoints.newest(work.run.checkpoints)
+    found, damaged = checkpoints.newest(work.run.checkpoints) if work.ranks.leads else (None, {})
     for path, error in damaged.items():
         aside = checkpoints.set_aside(path)
         work.report(Notice("warning", f"a checkpoint is damaged, and set aside as {aside.name}: {error}"))
     if damaged and found is None:
         work.report(Notice("warning", "no whole checkpoint is left: training begins again"))
-    if found is not None:
+    step = work.ranks.agree(-1 if found is None else checkpoints.step_of(found))
+    if step >= 0:
+        found = checkpoints.path_of(work.run.checkpoints, step)
         checkpoints.load(found, state)
         work.report(Resumed(state.step, state.position, str(found)))
 

@@ -29,6 +29,7 @@ from pretrain.events.log import Log
 from pretrain.events.read import all_of
 from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
+from pretrain.parallel import launch
 from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.tokenizer import Tokenizer as Section
@@ -62,6 +63,7 @@ class Context:
     dry: bool = False
     tokenizer_folder: Path | None = None
     cuts: dict[str, Cut] = field(default_factory=dict)  # by stratum, what its tokens are made of
+    joined: bool = False  # whether the other ranks, where there are any, have been called
 
     @property
     def remembered(self) -> dict[str, Any]:
@@ -143,6 +145,9 @@ def execute(
         context.report = tell
         walk(context, stages)
         return run.path
+    if launch.rank() > 0:
+        follow(context)
+        return run.path
     start = time.monotonic()
     with Log(run) as log:
         for subscriber in subscribers:
@@ -154,12 +159,27 @@ def execute(
             keep_recipe(run, recipe)
         try:
             walk(context, stages)
+            if launch.size() > 1 and not context.joined:
+                with launch.joined(device(), together=False):
+                    pass
         except BaseException as error:
             with suppress(UserError, OSError):  # on a full disk the log cannot be told either
                 log.write(Fault("interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)))
             raise
         log.write(Finished(time.monotonic() - start, str(run.path)))
     return run.path
+
+
+def follow(context: Context) -> None:
+    """What all ranks but the leading one do: they wait until it has what training needs, and train with it."""
+    with launch.joined(device(), together=True) as together:
+        if together:
+            walk(context, ("train",))
+
+
+def device() -> str:
+    """Where training runs."""
+    return str(importlib.import_module("pretrain.train.machine").device())
 
 
 def walk(context: Context, stages: Sequence[str]) -> None:

@@ -44,10 +44,11 @@ def train(
     A checkpoint is written before any callback that falls on the same step, since those may run out of memory. Raises
     UserError where the loss is no number: the state that would be saved is then the one before.
     """
-    rows = section.batch // data.row
+    rows, ranks = section.batch // data.row, steps.ranks
     saved = state.step
     clock, since = time.perf_counter(), state.step
-    with Loader(data, state.position, rows) as loader, stop_signals() as stop:
+    share = ranks.data_rank, ranks.layout.data
+    with Loader(data, state.position, rows, share=share) as loader, stop_signals() as stop:
         waits = Waits(loader, section.batch, place.report)
         for batch in loader:
             if state.step >= total:
@@ -55,7 +56,7 @@ def train(
             scale = factor(section.schedule, state.step, total)
             result = train_step(state, batch, steps, scale)
             state.step, state.position = state.step + 1, state.position + rows
-            stopped = stop.is_set()  # asked once a step: a signal that comes below is the next step's
+            stopped = ranks.any(stop.is_set())  # asked once a step: a signal that comes below is the next step's
             ends = state.step == total or stopped
             if ends or state.step % section.log_every == 0:
                 now = time.perf_counter()
@@ -150,7 +151,7 @@ def _save(state: State, section: Train, place: Place) -> None:
     path = save(state, place.checkpoints, place.recipe_toml)
     size = sum(file.stat().st_size for file in path.iterdir())
     place.report(Saved(state.step, str(path), time.perf_counter() - start, size))
-    for old in prune(place.checkpoints, section.keep):
+    for old in prune(place.checkpoints, section.keep) if state.ranks.leads else ():
         place.report(Pruned(step_of(old), str(old)))
 
 

@@ -304,7 +304,8 @@ def line(event: Event) -> str:
         case Stage(name=name, state="skipped", why=why):
             return f"{name}: would run ({why})"
         case Machine(device=device, threads=threads, precision=precision, matmul_flops_per_second=flops):
-            return f"machine: {device}, {threads} threads, {precision}, {show_flops(flops)} in matrix products"
+            many = f", {event.ranks} ranks ({event.layout})" if event.ranks > 1 else ""
+            return f"machine: {device}, {threads} threads, {precision}, {show_flops(flops)} in matrix products{many}"
         case Plan(steps=steps, tokens=tokens, parameters=parameters, why=why):
             return f"plan: {show_count(parameters)} parameters, {steps:,} steps, {show_count(tokens)} tokens ({why})"
         case Mixture():

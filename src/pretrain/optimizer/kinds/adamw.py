@@ -7,7 +7,7 @@ from torch import nn
 
 from pretrain.model.weights import Weight
 from pretrain.optimizer.fused import Fused
-from pretrain.optimizer.optimizer import groups
+from pretrain.optimizer.optimizer import Wholly, groups, here
 from pretrain.recipe.schema import key
 
 
@@ -21,7 +21,7 @@ class AdamW:
     eps: float = key("beside the root of the mean square", 1e-8, at_least=0)
     weight_decay: float = key("of matrices and embeddings", 0.1, at_least=0)
 
-    def build(self, module: nn.Module, rows: Sequence[Weight]) -> Fused:
+    def build(self, module: nn.Module, rows: Sequence[Weight], wholly: Wholly = here) -> Fused:
         """The optimizer of a module's weights."""
         found = groups(module, rows)
         decayed = {**found["matrix"], **found["embedding"]}

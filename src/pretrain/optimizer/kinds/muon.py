@@ -1,15 +1,14 @@
 """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): orthogonalised momentum for the hidden matrices."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pretrain.model.weights import Weight
+from pretrain.model.weights import Weight, local
 from pretrain.optimizer.fused import Fused
-from pretrain.optimizer.optimizer import groups
+from pretrain.optimizer.optimizer import Wholly, groups, here
 from pretrain.recipe.schema import key
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # published: steep at zero, so that small singular values rise fast
@@ -28,40 +27,40 @@ class Muon:
     beta2: float = key("decay of the mean square", 0.95, at_least=0, below=1)
     eps: float = key("beside the root of the mean square", 1e-8, at_least=0)
 
-    def build(self, module: nn.Module, rows: Sequence[Weight]) -> "MuonAndAdamW":
+    def build(self, module: nn.Module, rows: Sequence[Weight], wholly: Wholly = here) -> "MuonAndAdamW":
         """The optimizer of a module's weights."""
         found = groups(module, rows)
         rest = {**found["embedding"], **found["vector"]}
-        return MuonAndAdamW(
-            self, found["matrix"], Fused([(rest, self.adamw_lr, 0.0)], (self.beta1, self.beta2), self.eps)
-        )
+        others = Fused([(rest, self.adamw_lr, 0.0)], (self.beta1, self.beta2), self.eps)
+        return MuonAndAdamW(self, found["matrix"], others, wholly)
 
 
 class MuonAndAdamW:
-    """Matrices of one shape are orthogonalised together."""
+    """Matrices of one shape are orthogonalised together; `wholly` puts together what ranks hold in parts."""
 
-    def __init__(self, options: Muon, matrices: Mapping[str, nn.Parameter], rest: Fused) -> None:
-        self.options, self.matrices, self.rest = options, matrices, rest
+    def __init__(self, options: Muon, matrices: Mapping[str, nn.Parameter], rest: Fused, wholly: Wholly) -> None:
+        self.options, self.matrices, self.rest, self.wholly = options, matrices, rest, wholly
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in matrices.items()}
-        self._alike: dict[torch.Size, list[str]] = defaultdict(list)
-        for name, parameter in matrices.items():
-            self._alike[parameter.shape].append(name)
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""
         o = self.options
-        for shape, names in self._alike.items():
-            parameters = [self.matrices[name].data for name in names]
-            gradients = [g for name in names if (g := self.matrices[name].grad) is not None]
-            moments = [self.momentum[name] for name in names]
-            torch._foreach_lerp_(moments, gradients, 1 - o.momentum)
-            nesterov = torch._foreach_lerp(gradients, moments, o.momentum)
-            updates = orthogonal(torch.stack(nesterov), o.iterations).unbind()
-            if o.weight_decay:
-                torch._foreach_mul_(parameters, 1 - o.lr * scale * o.weight_decay)
-            torch._foreach_add_(parameters, updates, alpha=-o.lr * scale * max(1, shape[0] / shape[1]) ** 0.5)
+        parameters = [local(parameter.data) for parameter in self.matrices.values()]
+        gradients = [local(p.grad) for p in self.matrices.values() if p.grad is not None]
+        moments = [local(moment) for moment in self.momentum.values()]
+        torch._foreach_lerp_(moments, gradients, 1 - o.momentum)
+        nesterov = torch._foreach_lerp(gradients, moments, o.momentum)
+        updates = self.wholly(dict(zip(self.matrices, nesterov, strict=True)), self.update)
+        if o.weight_decay:
+            torch._foreach_mul_(parameters, 1 - o.lr * scale * o.weight_decay)
+        torch._foreach_add_(parameters, [updates[name] for name in self.matrices], alpha=-o.lr * scale)
         self.rest.step(scale)
+
+    def update(self, stack: Tensor) -> Tensor:
+        """Of whole matrices of one shape: tall ones move as much more as they are taller."""
+        rows, columns = stack.shape[-2:]
+        return orthogonal(stack, self.options.iterations) * max(1, rows / columns) ** 0.5
 
     def state(self) -> dict[str, Tensor]:
         """Momentum by name, and AdamW's state."""
