@@ -19,6 +19,7 @@ from ranks import ranks
 LLAMA = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)  # fmt: skip
 MUTANTS = [
+    ("src/pretrain/parallel/apply.py", "            model.reshard()", "            pass"),
     ("src/pretrain/parallel/apply.py", "if divided(weight) is None and (g", "if divided(weight) is not None and (g"),
     (
         "src/pretrain/parallel/apply.py",
@@ -63,12 +64,14 @@ def batch(rank: int = 0, ranks: int = 1) -> Batch:
     return Batch(*(np.ascontiguousarray(part[rank::ranks]) for part in whole))
 
 
-def step(family: str, on: Ranks, optimizer: str) -> tuple[State, list[float], dict[str, torch.Tensor]]:
+def step(
+    family: str, on: Ranks, optimizer: str, dtype: torch.dtype
+) -> tuple[State, list[float], dict[str, torch.Tensor]]:
     """The state after two steps, their losses and norms, and this rank's gradients of the last."""
     module = find("model.families", family)
     config = module.Config(**MODELS[family])
     rows = module.weights(config)
-    model = make(module, config).double()
+    model = make(module, config).to(dtype)
     initialise(model, rows, 0.3, 0)
     on.apply(model, rows, config.axes())
     wholly = [] if on.alone else [on.wholly(rows, config.axes())]
@@ -77,21 +80,40 @@ def step(family: str, on: Ranks, optimizer: str) -> tuple[State, list[float], di
     objective = find("objective.kinds", "next_token").NextToken()
     steps = Steps(objective, Vocabulary(48, {}), Policy(torch.float32, "cpu"), True, 0.5, 1e-2, 2, model, ranks=on)
     seen = []
-    for _ in range(2):
+    for _ in range(3):
         result = train_step(state, batch(on.data_rank, on.layout.data), steps, 1.0)
-        seen += [float(result.loss), float(result.gradient_norm), *map(float, result.losses.values())]
+        with torch.no_grad():  # as between steps: of a length that no layout divides
+            tokens = torch.arange(13)[None] % 48
+            logits = model.head(model(tokens).hidden)
+        found = (result.loss, result.gradient_norm, *result.losses.values(), logits.abs().max(), logits.std())
+        seen += map(float, found)
+    on.fold(model)
     return state, seen, {weight.name: model.get_parameter(weight.name).grad for weight in trained(rows)}
 
 
-@pytest.mark.parametrize(("family", "optimizer"), [*((family, "adamw") for family in MODELS), ("llama", "muon")])
+@pytest.mark.parametrize("family", MODELS)
 @ranks(4)
-def test_every_layout_takes_the_same_steps(family: str, optimizer: str) -> None:
-    alone, expected, gradients = step(family, Ranks(), optimizer)
+def test_every_layout_takes_the_same_steps(family: str) -> None:
+    take_the_same_steps(family, "adamw", torch.float64, 1e-11)
+
+
+@ranks(4)
+def test_matrices_in_parts_are_orthogonalised_whole() -> None:
+    take_the_same_steps("llama", "muon", torch.float64, 1e-9)  # Newton-Schulz magnifies what was rounded
+
+
+@ranks(4)
+def test_in_float32_as_well() -> None:
+    take_the_same_steps("llama", "adamw", torch.float32, 2e-5)
+
+
+def take_the_same_steps(family: str, optimizer: str, dtype: torch.dtype, bound: float) -> None:
+    alone, expected, gradients = step(family, Ranks(), optimizer, dtype)
     axes = find("model.families", family).Config(**MODELS[family]).axes()
     for layout in LAYOUTS:
         on = Ranks(layout, layout.mesh("cpu"))
-        state, seen, own = step(family, on, optimizer)
-        torch.testing.assert_close(seen, expected, rtol=1e-11, atol=0)
+        state, seen, own = step(family, on, optimizer, dtype)
+        torch.testing.assert_close(seen, expected, rtol=bound, atol=0)
         for weight in trained(state.rows):
             held_here, grad = held(state.model, weight.name), own[weight.name]
             boxes = on.boxes(weight, axes)
@@ -99,4 +121,4 @@ def test_every_layout_takes_the_same_steps(family: str, optimizer: str) -> None:
             for mine, whole in ((grad, gradients[weight.name]), (held_here, held(alone.model, weight.name).detach())):
                 for box in boxes:
                     off = (box.of_own(local(mine)).detach() - box.of_whole(whole)).abs().max()
-                    assert off <= 1e-11 * whole.abs().max(), f"{layout}: {weight.name}: {off}"
+                    assert off <= bound * whole.abs().max(), f"{layout}: {weight.name}: {off}"

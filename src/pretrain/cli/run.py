@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     processes = launch.accelerators() if arguments.ranks is None else arguments.ranks
     if processes > 1 and launch.size() == 1 and not arguments.dry:
         sys.stdout.flush()
-        os.execv(sys.executable, launch.command(processes, sys.argv[1:]))
+        return launch.start(processes, sys.argv[1:])
     recipe = load(arguments.recipe, arguments.overrides)
     limits = {"only": arguments.only, "first": arguments.first, "last": arguments.last}
     stream, stages = sys.stderr if arguments.json else sys.stdout, list[dict[str, str]]()

@@ -93,6 +93,13 @@ class Ranks:
                 wrapped = fully_shard(module, mesh=mesh)
                 assert isinstance(wrapped, FSDPModule)
                 wrapped.set_gradient_divide_factor(1.0)
+                wrapped.set_force_sum_reduction_for_comms(True)  # else a factor of 1 is an operation that gloo lacks
+
+    def fold(self, model: nn.Module) -> None:
+        """Leaves a rank its piece only: a pass without gradient leaves the outermost weights whole, and their old
+        gradients would be added to."""
+        if self.layout.data > 1:
+            model.reshard()  # type: ignore[operator]
 
     def sum_over_data(self, x: Tensor) -> Tensor:
         """The sum of what ranks with rows of their own have counted, in place."""

@@ -1,5 +1,6 @@
-"""Processes and their rendezvous: torchrun starts them, here they find each other."""
+"""Processes and their rendezvous: torch's agent starts them, here or by torchrun, and they find each other."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,21 @@ def joined(device: str, *, together: bool) -> Iterator[bool]:
         dist.destroy_process_group()
 
 
-def command(processes: int, arguments: Sequence[str]) -> list[str]:
-    """The command line that starts `pretrain` on so many processes of this machine."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, *torchrun, "-m", "pretrain", *arguments]
+def start(processes: int, arguments: Sequence[str]) -> int:
+    """Runs `pretrain` with these arguments on so many processes of this machine, by torch's elastic agent; returns the
+    exit code of the first that failed, or 0. Ctrl-C and SIGTERM reach them all. Raises KeyboardInterrupt."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say what is wrong
+    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": str(os.getpid())}
+    config = LaunchConfig(1, 1, processes, max_restarts=0, local_addr="localhost", **rendezvous)  # type: ignore[arg-type]
+    try:
+        elastic_launch(config, sys.executable)("-m", "pretrain", *arguments)
+    except ChildFailedError as error:
+        return int(error.get_first_failure()[1].exitcode)
+    except SignalException:
+        raise KeyboardInterrupt from None
+    return 0

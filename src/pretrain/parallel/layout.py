@@ -6,10 +6,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from pretrain.base.errors import UserError
-from pretrain.model.weights import Axis
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a layout is settled before torch is imported
     from torch.distributed.device_mesh import DeviceMesh
+
+    from pretrain.model.weights import Axis
 
 SHARDED = ("vocab", "q", "kv", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
 NAMES = ("replicate", "shard", "tp")  # of the mesh, the slowest link first
@@ -59,7 +60,7 @@ def settle(ranks: int, replicate: int = 1, shard: int | None = None, tp: int = 1
     return Layout(replicate, rest, tp)
 
 
-def refuse(layout: Layout, axes: Mapping[str, Axis], *, rows: int, sequence: int) -> None:
+def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: int) -> None:
     """Raises UserError where a model or a batch cannot be divided so, with the arithmetic and what would do."""
     for name in SHARDED:
         count, _ = axes.get(name, (0, 0))

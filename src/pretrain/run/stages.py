@@ -29,7 +29,7 @@ from pretrain.events.log import Log
 from pretrain.events.read import all_of
 from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
-from pretrain.parallel import launch
+from pretrain.parallel import launch, layout
 from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.tokenizer import Tokenizer as Section
@@ -132,6 +132,8 @@ def execute(
     """
     stages = chosen(only, first, last)
     bind_all(recipe, training=_needed(stages, 3))
+    section = recipe.parallel
+    layout.settle(launch.size(), section.replicate, section.shard, section.tp)
     for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
         local_files(source)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())

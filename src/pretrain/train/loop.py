@@ -48,7 +48,7 @@ def train(
     saved = state.step
     clock, since = time.perf_counter(), state.step
     share = ranks.data_rank, ranks.layout.data
-    with Loader(data, state.position, rows, share=share) as loader, stop_signals() as stop:
+    with Loader(data, state.position, rows, share=share) as loader, stop_signals(ranks.alone) as stop:
         waits = Waits(loader, section.batch, place.report)
         for batch in loader:
             if state.step >= total:
@@ -156,15 +156,16 @@ def _save(state: State, section: Train, place: Place) -> None:
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is finished; the second one interrupts at once."""
+def stop_signals(alone: bool = True) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is finished; the second one interrupts at once, unless a
+    process is one of several: then a terminal and the one that started it both send the first."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, frame: object) -> None:
-        if asked.is_set():
+        if asked.is_set() and alone:
             raise KeyboardInterrupt
         asked.set()
 

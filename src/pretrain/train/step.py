@@ -50,6 +50,7 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     batch = steps.objective.prepare(batch, steps.vocabulary)
     counted = np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64)
     count = max(float(ranks.sum_over_data(torch.tensor(counted, device=steps.policy.device))), 1.0)
+    ranks.fold(state.model)
     parameters = list(state.model.parameters())
     for parameter in parameters:
         parameter.grad = None

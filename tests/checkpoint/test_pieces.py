@@ -1,0 +1,89 @@
+"""Ordeal: what ranks save in parts is read bit for bit on any other layout, weights and optimizer."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from pretrain.base.extension import find
+from pretrain.base.files import verify
+from pretrain.checkpoint.pieces import Saved
+from pretrain.checkpoint.save import load, save
+from pretrain.checkpoint.state import State
+from pretrain.model.folder import make
+from pretrain.model.weights import expand, held, initialise, local
+from pretrain.order.order import History, Segment
+from pretrain.parallel.apply import Ranks
+from pretrain.parallel.layout import Layout
+from ranks import ranks
+
+MUTANTS = [
+    ("src/pretrain/checkpoint/pieces.py", "out[_slices(low, high, wanted.start)]", "out[_slices(low, high, low)]"),
+    (
+        "src/pretrain/checkpoint/pieces.py",
+        "zip(box.start, box.at, strict=True)",
+        "zip(box.start, box.start, strict=True)",
+    ),
+    (
+        "src/pretrain/checkpoint/save.py",
+        "weight is not None and ranks.first_of(weight)",
+        "weight is not None and ranks.leads",
+    ),
+]
+gpt2 = find("model.families", "gpt2")
+CONFIG = gpt2.Config(vocab_size=46, n_embd=20, n_layer=2, n_head=4, n_positions=8)
+LAYOUTS = [Layout(shard=4), Layout(shard=2, tp=2), Layout(replicate=2, shard=2), Layout(replicate=2, tp=2)]
+
+
+def state(seed: int, on: Ranks) -> State:
+    """A model whose optimizer has taken a step."""
+    rows, axes = gpt2.weights(CONFIG), CONFIG.axes()
+    model = make(gpt2, CONFIG)
+    initialise(model, rows, 0.3, seed)
+    on.apply(model, rows, axes)
+    wholly = [] if on.alone else [on.wholly(rows, axes)]
+    optimizer = find("optimizer.kinds", "muon").Muon().build(model, rows, *wholly)
+    for parameter in model.parameters():
+        parameter.grad = parameter.detach().clone()
+    optimizer.step(1.0)
+    return State(model, rows, optimizer, seed, 8 * seed, History((Segment(0, {"a": 1.0}, {}),)), axes, on)
+
+
+@ranks(4)
+def saved_and_read(folder: Path) -> None:
+    for number, layout in enumerate(LAYOUTS):
+        before = state(3, on := Ranks(layout, layout.mesh("cpu")))
+        path = save(before, folder / str(number), "")
+        verify(path)
+        dist.barrier()
+        others = [Ranks(), *(Ranks(one, one.mesh("cpu")) for one in LAYOUTS)]
+        for other in others:
+            after = state(4, other)
+            load(path, after)
+            assert (after.step, after.position) == (3, 24)
+            same(after, path)
+        same(before, path)
+        assert on.layout == layout
+
+
+def same(one: State, path: Path) -> None:
+    """Every part that this rank holds is that part of the checkpoint's whole."""
+    weights, moments = Saved(path, "model"), Saved(path, "optimizer")
+    table = {weight.name: weight for weight in expand(one.rows) if weight.tied is None}
+    assert sorted(weights.names()) == sorted(table)
+    found = {name: (weights, held(one.model, name)) for name in table}
+    found |= {name: (moments, tensor) for name, tensor in one.optimizer.state().items()}
+    assert sorted(moments.names()) == sorted(one.optimizer.state())
+    for name, (saved, tensor) in found.items():
+        weight = table.get(name) or table.get(name.partition(".")[2])
+        whole = saved.whole(name)
+        if weight is None:
+            assert torch.equal(tensor, whole)
+            continue
+        assert tuple(whole.shape) == weight.shape(one.axes)
+        for box in one.ranks.boxes(weight, one.axes):
+            assert torch.equal(box.of_own(local(tensor)).detach(), box.of_whole(whole)), name
+
+
+def test_any_layout_reads_what_another_saved(tmp_path: Path) -> None:
+    saved_and_read(tmp_path)

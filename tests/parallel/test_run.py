@@ -1,0 +1,87 @@
+"""Ordeal: a recipe run on two ranks, stopped, and finished on four others learns what one process learns."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretrain.checkpoint.pieces import Saved
+from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Machine, Resumed, Step
+from pretrain.events.read import all_of
+
+RECIPE = """
+[run]
+name = "one"
+threads = 1
+[[corpus.sources]]
+name = "lines"
+read = "jsonl"
+paths = ["lines.jsonl"]
+[corpus]
+held_out = 0.1
+[tokenizer]
+vocab_size = 288
+reserved = 16
+multiple = 16
+[tokens]
+row = 32
+[model]
+use = "llama"
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+[train]
+steps = 8
+batch = 256
+sequence = 32
+precision = "fp32"
+schedule = { use = "constant" }
+evaluate_every = 3
+sample_every = 3
+[evaluate]
+sample_tokens = 5
+"""
+
+
+def pretrain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pretrain", "run", "small.toml", "--to", "train", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+def test_a_run_moves_from_two_ranks_to_four(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    lines = [{"text": f"{number} and {number * number} are numbers. " * 12} for number in range(60)]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert pretrain(tmp_path).returncode == 0
+    first = pretrain(tmp_path, "run.name=many", "train.steps=5", "--ranks", "2", "parallel.tp=2")
+    assert first.returncode == 0, first.stderr
+    second = pretrain(tmp_path, "run.name=many", "--ranks", "4", "parallel.replicate=2")
+    assert second.returncode == 0, second.stderr
+    alone, many = (RunDirectory(tmp_path / "runs" / name) for name in ("one", "many"))
+    assert [event.layout for event in all_of(many, Machine)] == [
+        "replicate 1 · shard 1 · tp 2",
+        "replicate 2 · shard 2 · tp 1",
+    ]
+    assert [event.step for event in all_of(many, Resumed)] == [5]
+    expected = [event.loss for event in all_of(alone, Step)]
+    assert [event.loss for event in all_of(many, Step)] == pytest.approx(expected, rel=1e-4)
+    one, other = (Saved(run.checkpoints / "step-00000008", "model") for run in (alone, many))
+    assert sorted(one.names()) == sorted(other.names())
+    for name in one.names():
+        assert (one.whole(name) - other.whole(name)).abs().max() < 1e-3 * one.whole(name).abs().max(), name
+
+
+def test_a_layout_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    told = pretrain(tmp_path, "--ranks", "3", "parallel.tp=2")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("pretrain: parallel: replicate 1 · tp 2 = 2 does not divide 3 ranks; expected tp 1")
+    assert told.stderr.count("\n") == 1
