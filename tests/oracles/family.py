@@ -1,6 +1,7 @@
-"""How a family is held to its published implementation: logits, gradients and bytes, both ways, and the cache."""
+"""How a family is held to its published implementation: logits, gradients and bytes, both ways, and what follows."""
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pretrain.generate.cache import KeyValueCache
-from pretrain.model.config import read_config
+from pretrain.generate.sample import sample
+from pretrain.model.config import INERT, read_config, to_json
 from pretrain.model.folder import load_folder, make, write_folder
-from pretrain.model.weights import export, parameters
+from pretrain.model.weights import export, initialise, parameters
 
 transformers = pytest.importorskip("transformers", reason="the published implementation is not installed")
 transformers.logging.disable_progress_bar()
@@ -72,6 +74,7 @@ def both_ways(table: dict[str, Any], folder: Path, *, cached: bool = True) -> Di
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     if cached:
         the_cache_changes_nothing(ours, tokens, here)
+        documents_stay_apart(ours, tokens)
     return Difference(first, second, gradient)
 
 
@@ -130,9 +133,55 @@ def the_cache_changes_nothing(model: nn.Module, tokens: Tensor, whole: Tensor) -
     assert difference <= BOUND, f"the cache changes logits by {difference:.1e}"
 
 
+def generates_as_published(table: dict[str, Any], folder: Path) -> None:
+    """Asserts that the best continuation is the published one, with and without the cache, past every window."""
+    theirs = published(table)
+    theirs.save_pretrained(folder)
+    ours, _, _ = load_folder(folder)
+    prompt = [7, 11, 13, 17, 19]
+    settings = {"max_new_tokens": LENGTH, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    whole = theirs.generate(torch.tensor([prompt]), **settings)  # type: ignore[operator]
+    for cached in (True, False):
+        assert sample(ours, prompt, tokens=LENGTH, temperature=0, cached=cached)[0] == whole[0, 5:].tolist()
+
+
+@torch.no_grad()
+def documents_stay_apart(model: nn.Module, tokens: Tensor) -> None:
+    """Logits of documents in one row are those of each alone, in local layers too."""
+    rows = [tokens[0].split([23, 1, 16]), tokens[1].split([3, 9, 28])]
+    ids = torch.stack([torch.cat([torch.full((len(one),), i) for i, one in enumerate(row)]) for row in rows])
+    positions = torch.stack([torch.cat([torch.arange(len(one)) for one in row]) for row in rows])
+    packed = model.get_submodule("head")(model(tokens, positions=positions, documents=ids).hidden)
+    alone = torch.stack([torch.cat([model.logits(one[None])[0] for one in row]) for row in rows])  # type: ignore[operator]
+    difference = apart(packed, alone)
+    assert difference <= BOUND, f"documents in one row change logits by {difference:.1e}"
+
+
+def starts_as_published(table: dict[str, Any], folder: Path) -> None:
+    """Asserts that our first draw has the constants and the spread of the published one, weight by weight."""
+    name = table["architectures"][0]
+    kind = getattr(transformers, name)
+    theirs = kind(kind.config_class(**{key: value for key, value in table.items() if key != "architectures"}))
+    theirs.save_pretrained(folder)
+    ours, family, config = load_folder(folder)
+    initialise(ours, family.weights(config), config.initializer_range, 0)
+    found = tensors(folder)
+    for name, tensor in export(ours, family.weights(config), config.axes()):
+        if float(found[name].std()) == 0:
+            assert torch.equal(tensor, found[name]), name
+        else:
+            few = 5 * (2 * tensor.numel()) ** -0.5  # standard deviations of a standard deviation
+            assert float(tensor.std() / found[name].std()) == pytest.approx(1, abs=few + 0.03), name
+            assert abs(float(tensor.mean() / tensor.std())) < 5 * tensor.numel() ** -0.5, name
+
+
 def count(table: dict[str, Any], folder: Path) -> int:
-    """Parameters of a published config.json, of nothing allocated."""
+    """Parameters of a published config.json, nothing allocated; what we write of it means the same to transformers."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(table))
     family, config = read_config(folder)
+    kind = getattr(transformers, table["architectures"][0]).config_class
+    there, back = (kind(**deepcopy(words)).to_dict() for words in (table, to_json(family, config, "float32")))
+    for name in there.keys() - INERT - set(getattr(family, "INERT", ())):
+        assert back.get(name, False) == there[name], f"{name} = {back.get(name)!r}, published {there[name]!r}"
     return parameters(family.weights(config), config.axes())

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count
+from oracles.family import both_ways, count, starts_as_published
 
 MUTANTS = [
     ("src/pretrain/model/layers/feed_forward.py", '"gelu_new": partial(gelu, approximate="tanh")', '"gelu_new": gelu'),
     ("src/pretrain/model/families/gpt2.py", "self.mlp(self.mlp_norm(x))", "self.mlp(x)"),
     ("src/pretrain/model/families/gpt2.py", '"ln_1"', '"ln_2"'),
+    ("src/pretrain/model/families/gpt2.py", '"mlp.c_proj", "embed mlp", std=quiet', '"mlp.c_proj", "embed mlp"'),
     ("src/pretrain/model/decoder.py", "x = x + self.places(positions)", "pass"),
 ]
 SMALL: dict[str, Any] = {
@@ -26,6 +27,10 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", VARIATIONS)
 def test_both_ways(name: str, tmp_path: Path) -> None:
     both_ways({**SMALL, **VARIATIONS[name]}, tmp_path)
+
+
+def test_it_starts_as_published(tmp_path: Path) -> None:
+    starts_as_published(SMALL, tmp_path)
 
 
 def gpt2(layers: int, width: int, heads: int) -> dict[str, object]:

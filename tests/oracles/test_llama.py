@@ -1,11 +1,11 @@
-"""Oracle: Llama 2 and 3, SmolLM and Yi against transformers' LlamaForCausalLM."""
+"""Oracle: Llama 2 and 3 and their kin that need only settings against transformers' LlamaForCausalLM."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count
+from oracles.family import both_ways, count, starts_as_published
 
 MUTANTS = [
     ("src/pretrain/model/layers/rope.py", "torch.cat([-other, one], -1)", "torch.cat([other, -one], -1)"),
@@ -52,6 +52,10 @@ def test_both_ways(name: str, tmp_path: Path) -> None:
     )  # keys of a shorter text have turned otherwise
 
 
+def test_it_starts_as_published(tmp_path: Path) -> None:
+    starts_as_published(SMALL, tmp_path)
+
+
 def llama3(layers: int, width: int, inner: int, heads: int, **more: object) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": width,
@@ -69,6 +73,8 @@ SCALING = {
 }  # fmt: skip
 PUBLISHED = {
     "Llama-2-7b": (llama3(32, 4096, 11008, 32, vocab_size=32000, num_key_value_heads=32), 6_738_415_616),
+    "Llama-2-13b": (llama3(40, 5120, 13824, 40, vocab_size=32000, num_key_value_heads=40), 13_015_864_320),
+    "Llama-2-70b": (llama3(80, 8192, 28672, 64, vocab_size=32000), 68_976_648_192),
     "Llama-3-8B": (llama3(32, 4096, 14336, 32), 8_030_261_248),
     "Llama-3-70B": (llama3(80, 8192, 28672, 64), 70_553_706_496),
     "Llama-3.1-405B": (llama3(126, 16384, 53248, 128), 405_853_388_800),
@@ -78,14 +84,37 @@ PUBLISHED = {
     "Llama-3.2-3B": (
         llama3(28, 3072, 8192, 24, tie_word_embeddings=True, head_dim=128, rope_scaling=SCALING), 3_212_749_824,
     ),
-    "SmolLM-135M": (
-        llama3(30, 576, 1536, 9, num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True), 134_515_008,
+}  # fmt: skip
+OLD: dict[str, object] = {"vocab_size": 32000, "rope_theta": 10000.0}
+ALL: dict[str, object] = {"num_key_value_heads": 32, "rope_theta": 10000.0}
+SMOL: dict[str, object] = {"vocab_size": 49152, "tie_word_embeddings": True, "rope_theta": 10000.0}
+SMOL2: dict[str, object] = {
+    "vocab_size": 49152, "tie_word_embeddings": True, "is_llama_config": True, "rope_interleaved": False,
+    "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}},
+}  # fmt: skip
+KIN = {
+    "CodeLlama-7b": (
+        llama3(32, 4096, 11008, 32, vocab_size=32016, num_key_value_heads=32, rope_theta=1000000), 6_738_546_688,
     ),
-    "Yi-6B": (llama3(32, 4096, 11008, 32, num_key_value_heads=4, vocab_size=64000), 6_061_035_520),
+    "Falcon3-7B-Base": (
+        llama3(28, 3072, 23040, 12, num_key_value_heads=4, head_dim=256, vocab_size=131072, rope_theta=1000042),
+        7_455_550_464,
+    ),
+    "SmolLM-135M": (llama3(30, 576, 1536, 9, num_key_value_heads=3, **SMOL), 134_515_008),
+    "SmolLM-360M": (llama3(32, 960, 2560, 15, num_key_value_heads=5, **SMOL), 361_821_120),
+    "SmolLM-1.7B": (llama3(24, 2048, 8192, 32, num_key_value_heads=32, **SMOL), 1_711_376_384),
+    "SmolLM2-135M": (llama3(30, 576, 1536, 9, num_key_value_heads=3, **SMOL2, rope_theta=100000), 134_515_008),
+    "SmolLM2-1.7B": (llama3(24, 2048, 8192, 32, num_key_value_heads=32, **SMOL2, rope_theta=130000), 1_711_376_384),
+    "SOLAR-10.7B-v1.0": (llama3(48, 4096, 14336, 32, **OLD), 10_731_524_096),
+    "TinyLlama_v1.1": (llama3(22, 2048, 5632, 32, num_key_value_heads=4, **OLD), 1_100_048_384),
+    "Yi-6B": (llama3(32, 4096, 11008, 32, num_key_value_heads=4, vocab_size=64000, rope_theta=5e6), 6_061_035_520),
+    "Yi-34B": (llama3(60, 7168, 20480, 56, vocab_size=64000, rope_theta=5e6), 34_388_917_248),
+    "deepseek-llm-7b-base": (llama3(30, 4096, 11008, 32, **ALL, vocab_size=102400), 6_910_365_696),
+    "deepseek-llm-67b-base": (llama3(95, 8192, 22016, 64, vocab_size=102400, rope_theta=1e4), 67_425_001_472),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, *KIN])
 def test_published_counts_to_the_digit(name: str, tmp_path: Path) -> None:
-    table, parameters = PUBLISHED[name]
+    table, parameters = (PUBLISHED | KIN)[name]
     assert count(table, tmp_path) == parameters

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count
+from oracles.family import both_ways, count, generates_as_published, starts_as_published
 
 MUTANTS = [
     ("src/pretrain/model/families/qwen2.py", 'file + "self_attn.k_proj.bias"', 'file + "self_attn.v_proj.bias"'),
@@ -32,6 +32,13 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 def test_both_ways(name: str, kind: str, tmp_path: Path) -> None:
     head = {"head_dim": 12} if kind == "Qwen3" else {}
     both_ways({**SMALL, "architectures": [f"{kind}ForCausalLM"], **head, **VARIATIONS[name]}, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
+def test_it_generates_and_starts_as_published(kind: str, tmp_path: Path) -> None:
+    table = {**SMALL, "architectures": [f"{kind}ForCausalLM"], **VARIATIONS["windows"], "head_dim": 8}
+    generates_as_published(table, tmp_path / "generates")
+    starts_as_published(table, tmp_path / "starts")
 
 
 def qwen(kind: str, layers: int, width: int, inner: int, heads: int, kv: int, **more: object) -> dict[str, object]:

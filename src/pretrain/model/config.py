@@ -26,7 +26,8 @@ INERT = {
     "gradient_checkpointing", "hidden_dropout", "id2label", "initializer_range", "is_decoder", "is_encoder_decoder",
     "label2id", "max_length", "max_position_embeddings", "model_type", "output_attentions", "output_hidden_states",
     "pad_token_id", "prefix", "pretraining_tp", "problem_type", "resid_pdrop", "return_dict", "sep_token_id",
-    "task_specific_params", "torch_dtype", "transformers_version", "unsloth_version", "use_cache",
+    "task_specific_params", "torch_dtype", "transformers.js_config", "transformers_version",
+    "unsloth_version", "use_cache",
 }  # fmt: skip
 
 
@@ -82,8 +83,9 @@ def _family(table: dict[str, Any], path: Path) -> ModuleType:
 
 
 def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
-    said = {name: value for name, value in table.items() if value is not None}
-    said = {**getattr(family, "UNSAID", {}), **said}
+    said = {**getattr(family, "UNSAID", {}), **table}
+    nulls = [name for name, value in said.items() if value is None]
+    said = {name: value for name, value in said.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(family.Config)}
     try:
         if hasattr(family, "read"):
@@ -95,7 +97,7 @@ def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
             if "rope_scaling" not in fields and said["rope_scaling"] is not None:
                 raise ValueError("rope_scaling is not supported")
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name in fields}
-        config = family.Config(**values)
+        config = family.Config(**dict.fromkeys((name for name in nulls if name in fields), None) | values)
     except (TypeError, ValueError) as error:
         raise UserError(str(error), where=str(path), expected=f"a config.json of {family.ARCHITECTURE}") from None
     again = json.loads(json.dumps(to_json(family, config, "")))

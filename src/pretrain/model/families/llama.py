@@ -15,6 +15,7 @@ ARCHITECTURE = "LlamaForCausalLM"
 MODEL_TYPE = "llama"
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}  # keys of config.json that do not vary
 UNSAID = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # if not said
+INERT = ("is_llama_config",)
 
 
 @dataclass(frozen=True)
