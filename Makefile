@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test lint mutants
+.PHONY: quickstart test lint mutants models
 
 quickstart: $(STAMP)
 	$(VENV)/bin/pretrain quickstart
@@ -12,6 +12,9 @@ test: $(STAMP)
 
 mutants: $(STAMP)
 	$(VENV)/bin/python tests/mutants.py
+
+models: $(STAMP)
+	$(VENV)/bin/python tests/oracles/page.py
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check src tests benchmarks examples

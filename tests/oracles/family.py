@@ -1,6 +1,7 @@
 """How a family is held to its published implementation: logits, gradients and bytes, both ways, and what follows."""
 
 import json
+import os
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ transformers.logging.disable_progress_bar()
 
 BOUND = 1e-5  # of the largest logit, and of a tensor's largest gradient
 LENGTH = 40
+FOUND = "found.json"
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,23 @@ def both_ways(table: dict[str, Any], folder: Path, *, cached: bool = True) -> Di
     write_folder(folder / "ours", family, ours, config, dtype="float32", end=3)
     back, info = type(theirs).from_pretrained(folder / "ours", attn_implementation="eager", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    second = apart(back(tokens).logits, there)
+    second = apart(back(tokens).logits, here)
     assert second <= BOUND, f"logits of the weights that we release differ by {second:.1e}"
     one, two = (tensors(folder / side) for side in ("theirs", "ours"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     if cached:
         the_cache_changes_nothing(ours, tokens, here)
         documents_stay_apart(ours, tokens)
+    size = sum(tensor.numel() for tensor in one.values())
+    record(folder, family, parameters=size, differences=[first, second, gradient])
     return Difference(first, second, gradient)
+
+
+def record(folder: Path, family: ModuleType, **facts: object) -> None:
+    """Leaves what a test found in its folder, for page.py."""
+    test = os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)")
+    name = family.__name__.rpartition(".")[2]
+    (folder / FOUND).write_text(json.dumps({"test": test, "family": name, **facts}))
 
 
 def apart(one: Tensor, two: Tensor) -> float:
@@ -184,4 +195,6 @@ def count(table: dict[str, Any], folder: Path) -> int:
     there, back = (kind(**deepcopy(words)).to_dict() for words in (table, to_json(family, config, "float32")))
     for name in there.keys() - INERT - set(getattr(family, "INERT", ())):
         assert back.get(name, False) == there[name], f"{name} = {back.get(name)!r}, published {there[name]!r}"
-    return parameters(family.weights(config), config.axes())
+    size = parameters(family.weights(config), config.axes())
+    record(folder, family, published=size)
+    return size
