@@ -14,7 +14,6 @@ MUTANTS = [
     ("src/pretrain/model/families/mistral.py", 'file + "mlp.gate_proj.weight"', 'file + "mlp.up_proj.weight"'),
     ("src/pretrain/attention/mask.py", "return replace(mask, window=Window(window.before) if mask.causal else window)",
      "return mask"),
-    ("src/pretrain/model/config.py", "None) | values", "4096) | values"),
 ]  # fmt: skip
 SMALL: dict[str, Any] = {
     "architectures": ["MistralForCausalLM"], "vocab_size": 97, "hidden_size": 32, "intermediate_size": 72,

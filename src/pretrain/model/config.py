@@ -8,7 +8,7 @@ import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from pretrain.base.errors import DamagedError, UserError, nearest
 from pretrain.base.extension import find, names
@@ -84,7 +84,7 @@ def _family(table: dict[str, Any], path: Path) -> ModuleType:
 
 def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
     said = {**getattr(family, "UNSAID", {}), **table}
-    nulls = [name for name, value in said.items() if value is None]
+    nulls = {name for name, value in said.items() if value is None} - ROPE
     said = {name: value for name, value in said.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(family.Config)}
     try:
@@ -96,8 +96,7 @@ def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
             )
             if "rope_scaling" not in fields and said["rope_scaling"] is not None:
                 raise ValueError("rope_scaling is not supported")
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name in fields}
-        config = family.Config(**dict.fromkeys((name for name in nulls if name in fields), None) | values)
+        config = family.Config(**_values(family, said, nulls))
     except (TypeError, ValueError) as error:
         raise UserError(str(error), where=str(path), expected=f"a config.json of {family.ARCHITECTURE}") from None
     again = json.loads(json.dumps(to_json(family, config, "")))
@@ -112,6 +111,22 @@ def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
                 f"{name} = {value!r} is not known to the family", where=str(path), near=nearest(name, again)
             )
     return config
+
+
+def _values(family: ModuleType, said: dict[str, Any], nulls: set[str]) -> dict[str, Any]:
+    """The fields of Config that are said, null where it may be. Raises ValueError for the first that is missing."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(family.Config):
+        if field.name in said:
+            value = said[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        elif field.name in nulls:
+            if type(None) not in get_args(field.type):
+                raise ValueError(f"{field.name} = null is not supported")
+            values[field.name] = None
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{field.name} is not said")
+    return values
 
 
 def rope(said: dict[str, Any], theta: float) -> dict[str, Any]:
