@@ -157,6 +157,19 @@ def generates_as_published(table: dict[str, Any], folder: Path) -> None:
 
 
 @torch.no_grad()
+def sees_both_sides(table: dict[str, Any], folder: Path) -> None:
+    """Asserts that a local layer that is not causal, under a masked objective, sees as far ahead as back."""
+    published(table).save_pretrained(folder)
+    ours, _, config = load_folder(folder)
+    tokens = torch.full((1, LENGTH), 7)
+    changed = tokens.clone()
+    changed[0, 20] = 8
+    moved = (ours(tokens, causal=False).hidden - ours(changed, causal=False).hidden).abs().amax(-1)[0] > 0
+    reach = config.sliding_window - 1
+    assert moved.nonzero()[:, 0].tolist() == list(range(20 - reach, 20 + reach + 1))
+
+
+@torch.no_grad()
 def documents_stay_apart(model: nn.Module, tokens: Tensor) -> None:
     """Logits of documents in one row are those of each alone, in local layers too."""
     rows = [tokens[0].split([23, 1, 16]), tokens[1].split([3, 9, 28])]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count, generates_as_published, starts_as_published
+from oracles.family import both_ways, count, generates_as_published, sees_both_sides, starts_as_published
 
 MUTANTS = [
     ("src/pretrain/model/families/gemma2.py", "return None if layer % 2 else", "return None if not layer % 2 else"),
-    ("src/pretrain/model/families/gemma2.py", "Window(self.sliding_window - 1)", "Window(self.sliding_window)"),
+    ("src/pretrain/model/families/gemma2.py", "sliding(self.sliding_window)", "sliding(self.sliding_window + 1)"),
     ("src/pretrain/model/families/gemma2.py", "scale=c.query_pre_attn_scalar**-0.5", "scale=c.head_dim**-0.5"),
     ("src/pretrain/model/families/gemma2.py", "softcap=c.attn_logit_softcapping", "softcap=None"),
     ("src/pretrain/model/families/gemma2.py", "softcap=c.final_logit_softcapping", "softcap=None"),
@@ -63,6 +63,11 @@ def test_both_ways(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["two", "three"])
 def test_it_generates_as_published(name: str, tmp_path: Path) -> None:
     generates_as_published({**SMALL, **VARIATIONS[name]}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_it_sees_both_sides_where_it_is_not_causal(name: str, tmp_path: Path) -> None:
+    sees_both_sides({**SMALL, **VARIATIONS[name], "num_hidden_layers": 1}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["two", "three"])

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count, generates_as_published, starts_as_published
+from oracles.family import both_ways, count, generates_as_published, sees_both_sides, starts_as_published
 
 MUTANTS = [
-    ("src/pretrain/model/families/mistral.py", "Window(self.sliding_window - 1)", "Window(self.sliding_window)"),
+    ("src/pretrain/model/families/mistral.py", "sliding(self.sliding_window)", "sliding(self.sliding_window + 1)"),
+    ("src/pretrain/attention/mask.py", "Window(width - 1, width - 1)", "Window(width - 1)"),
     ("src/pretrain/model/families/mistral.py", ", window=c.window)", ")"),
     ("src/pretrain/model/families/mistral.py", "self.mlp(self.mlp_norm(x))", "self.mlp(x)"),
     ("src/pretrain/model/families/mistral.py", 'file + "mlp.gate_proj.weight"', 'file + "mlp.up_proj.weight"'),
@@ -36,6 +37,10 @@ def test_both_ways(name: str, tmp_path: Path) -> None:
 
 def test_it_generates_as_published(tmp_path: Path) -> None:
     generates_as_published({**SMALL, **VARIATIONS["window"]}, tmp_path)
+
+
+def test_it_sees_both_sides_where_it_is_not_causal(tmp_path: Path) -> None:
+    sees_both_sides({**SMALL, "sliding_window": 7, "num_hidden_layers": 1}, tmp_path)
 
 
 def test_it_starts_as_published(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count, generates_as_published, starts_as_published
+from oracles.family import both_ways, count, generates_as_published, sees_both_sides, starts_as_published
+from pretrain.base.extension import find
+from pretrain.model.folder import make
+from pretrain.model.weights import initialise
 
 MUTANTS = [
     ("src/pretrain/model/families/olmo2.py", 'norm="all"', 'norm=None'),
@@ -15,8 +18,10 @@ MUTANTS = [
     ("src/pretrain/model/families/olmo2.py", '"self_attn.q_norm"', '"self_attn.k_norm"'),
     ("src/pretrain/model/layers/grouped.py", 'q, k = self.q_norm(q), self.k_norm(k)\n        q, k, v = (part',
      'q, k = self.q_norm(q), self.q_norm(k)\n        q, k, v = (part'),
+    ("src/pretrain/model/families/olmo2.py", "CUT = 3.0", "CUT = 4.0"),
+    ("src/pretrain/model/families/olmo3.py", "every, cut=CUT)", "every)"),
     ("src/pretrain/model/families/olmo3.py", "(layer + 1) % 4", "layer % 4"),
-    ("src/pretrain/model/families/olmo3.py", "Window(self.sliding_window - 1)", "Window(self.sliding_window)"),
+    ("src/pretrain/model/families/olmo3.py", "sliding(self.sliding_window)", "sliding(self.sliding_window + 1)"),
     ("src/pretrain/model/families/olmo3.py", "rotary=GLOBAL if window is None else LOCAL", "rotary=GLOBAL"),
     ("src/pretrain/model/families/olmo3.py", "c.rope_theta, c.rope_scaling, c.max", "c.rope_theta, None, c.max"),
     ("src/pretrain/model/families/olmo3.py", "self.mlp_norm(self.mlp(x))", "self.mlp(self.mlp_norm(x))"),
@@ -56,9 +61,24 @@ def test_it_generates_as_published(name: str, tmp_path: Path) -> None:
     generates_as_published({**SMALL, **VARIATIONS[name]}, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["three"])
+def test_it_sees_both_sides_where_it_is_not_causal(name: str, tmp_path: Path) -> None:
+    sees_both_sides({**SMALL, **VARIATIONS[name], "num_hidden_layers": 1}, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["two", "three"])
 def test_it_starts_as_published(name: str, tmp_path: Path) -> None:
     starts_as_published({**SMALL, **VARIATIONS[name]}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_no_first_weight_lies_beyond_three_deviations(name: str, tmp_path: Path) -> None:
+    family = find("model.families", f"olmo{'23'[name == 'three']}")
+    config = family.Config(97, 64, 72, 2, 4, 4)
+    model = make(family, config)
+    initialise(model, family.weights(config), 0.02, 0)
+    largest = max(float(p.detach().abs().max()) for p in model.parameters() if p.dim() > 1)
+    assert 0.055 < largest <= 0.06
 
 
 def olmo(kind: str, layers: int, width: int, inner: int, heads: int, kv: int, **more: object) -> dict[str, object]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from oracles.family import both_ways, count, generates_as_published, starts_as_published
+from oracles.family import both_ways, count, generates_as_published, sees_both_sides, starts_as_published
 
 MUTANTS = [
     ("src/pretrain/model/families/qwen2.py", 'file + "self_attn.k_proj.bias"', 'file + "self_attn.v_proj.bias"'),
-    ("src/pretrain/model/families/qwen2.py", "Window(self.sliding_window - 1)", "Window(self.sliding_window)"),
+    ("src/pretrain/model/families/qwen2.py", "sliding(self.sliding_window)", "sliding(self.sliding_window + 1)"),
     ("src/pretrain/model/families/qwen3.py", 'norm="head"', "norm=None"),
     ("src/pretrain/model/layers/grouped.py", "keep=None if self.window is None else self.window.before", "keep=2"),
 ]
@@ -35,9 +35,10 @@ def test_both_ways(name: str, kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
-def test_it_generates_and_starts_as_published(kind: str, tmp_path: Path) -> None:
+def test_it_generates_sees_and_starts_as_published(kind: str, tmp_path: Path) -> None:
     table = {**SMALL, "architectures": [f"{kind}ForCausalLM"], **VARIATIONS["windows"], "head_dim": 8}
     generates_as_published(table, tmp_path / "generates")
+    sees_both_sides({**table, "num_hidden_layers": 1, "max_window_layers": 0}, tmp_path / "sides")
     starts_as_published(table, tmp_path / "starts")
 
 

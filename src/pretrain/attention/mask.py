@@ -25,6 +25,11 @@ class Window:
     after: int = 0
 
 
+def sliding(width: int) -> Window:
+    """A published sliding window: its width counts the query; a causal stack sees the half before it (`narrow`)."""
+    return Window(width - 1, width - 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Documents:
     """Causal or full inside a document, or through a window, nothing across.

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pretrain.attention.mask import Window
+from pretrain.attention.mask import Window, sliding
 from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.feed_forward import GLU
 from pretrain.model.layers.grouped import GroupedAttention
@@ -51,7 +51,7 @@ class Config:
 
     def window(self, layer: int) -> Window | None:
         """What a layer sees: every other one, from the first, looks through a window that counts itself."""
-        return None if layer % 2 else Window(self.sliding_window - 1)
+        return None if layer % 2 else sliding(self.sliding_window)
 
     def axes(self) -> dict[str, Axis]:
         """(count, grain) of the logical axes."""

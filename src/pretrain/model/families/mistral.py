@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pretrain.attention.mask import Window
+from pretrain.attention.mask import Window, sliding
 from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.feed_forward import GLU
 from pretrain.model.layers.grouped import GroupedAttention
@@ -54,7 +54,7 @@ class Config:
     @property
     def window(self) -> Window | None:
         """What every layer sees: itself counts among `sliding_window`."""
-        return None if self.sliding_window is None else Window(self.sliding_window - 1)
+        return None if self.sliding_window is None else sliding(self.sliding_window)
 
     def axes(self) -> dict[str, Axis]:
         """(count, grain) of the logical axes."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pretrain.attention.mask import Window
+from pretrain.attention.mask import Window, sliding
 from pretrain.model.config import rope, scaling_words
 from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.feed_forward import GLU
@@ -57,7 +57,7 @@ class Config:
 
     def window(self, layer: int) -> Window | None:
         """What a layer sees: local ones look through a window that counts themselves."""
-        return Window(self.sliding_window - 1) if (layer + 1) % 4 else None
+        return sliding(self.sliding_window) if (layer + 1) % 4 else None
 
     def axes(self) -> dict[str, Axis]:
         """(count, grain) of the logical axes."""

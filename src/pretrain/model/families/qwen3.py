@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pretrain.attention.mask import Window
+from pretrain.attention.mask import Window, sliding
 from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.feed_forward import GLU
 from pretrain.model.layers.grouped import GroupedAttention
@@ -56,7 +56,7 @@ class Config:
     def window(self, layer: int) -> Window | None:
         """What a layer sees: windows from layer `max_window_layers` on, where they are used at all."""
         slides = self.use_sliding_window and self.sliding_window is not None and layer >= self.max_window_layers
-        return Window(self.sliding_window - 1) if slides and self.sliding_window is not None else None
+        return sliding(self.sliding_window) if slides and self.sliding_window is not None else None
 
     def axes(self) -> dict[str, Axis]:
         """(count, grain) of the logical axes."""
