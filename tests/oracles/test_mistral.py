@@ -25,9 +25,12 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "no window": {},
     "window": {"sliding_window": 7},
     "window, wide": {"sliding_window": 64},
+    "window, stretched": {
+        "sliding_window": 7, "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+    },
     "narrow heads": {"head_dim": 6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
     "window, tied": {"sliding_window": 12, "tie_word_embeddings": True, "num_key_value_heads": 1},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VARIATIONS)

@@ -40,6 +40,7 @@ YARN = {
 VARIATIONS: dict[str, dict[str, Any]] = {
     "two": {"architectures": ["Olmo2ForCausalLM"]},
     "two, grouped": {"architectures": ["Olmo2ForCausalLM"], "num_key_value_heads": 2, "rms_norm_eps": 1e-5},
+    "two, stretched": {"architectures": ["Olmo2ForCausalLM"], "rope_parameters": {**NEAR, **YARN}},
     "three": {
         "architectures": ["Olmo3ForCausalLM"], **SLIDING,
         "rope_parameters": {"full_attention": NEAR, "sliding_attention": NEAR},
