@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from oracles.family import both_ways, count, starts_as_published
+from oracles.family import both_ways, count, published, starts_as_published
+from pretrain.base.errors import UserError
+from pretrain.model.folder import load_folder
 
 MUTANTS = [
     ("src/pretrain/model/layers/rope.py", "torch.cat([-other, one], -1)", "torch.cat([other, -one], -1)"),
@@ -17,6 +21,8 @@ MUTANTS = [
     ("src/pretrain/model/layers/feed_forward.py", "self.activation(self.gate(x)) * self.up(x)",
      "self.activation(self.up(x)) * self.gate(x)"),
     ("src/pretrain/model/families/llama.py", "self.mlp(self.mlp_norm(x))", "self.mlp(x)"),
+    ("src/pretrain/model/families/llama.py", "return {**heads, **said, **words}", "return {**said, **words}"),
+    ("src/pretrain/model/families/llama.py", "inv_freq", "inv_frequency"),
     ("src/pretrain/model/families/llama.py", 'file + "self_attn.k_proj.weight"', 'file + "self_attn.v_proj.weight"'),
 ]  # fmt: skip
 SMALL: dict[str, Any] = {
@@ -56,6 +62,17 @@ def test_it_starts_as_published(tmp_path: Path) -> None:
     starts_as_published(SMALL, tmp_path)
 
 
+def test_frequencies_that_older_files_carry_are_passed_over(tmp_path: Path) -> None:
+    published(SMALL).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    more = {"model.layers.1.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file({**load_file(file), **more}, file, metadata={"format": "pt"})
+    load_folder(tmp_path)
+    save_file({**load_file(file), "model.layers.1.self_attn.rotary_emb.inv": torch.ones(4)}, file)
+    with pytest.raises(UserError, match=r"tensor model\.layers\.1\.self_attn\.rotary_emb\.inv belongs to no weight"):
+        load_folder(tmp_path)
+
+
 def llama3(layers: int, width: int, inner: int, heads: int, **more: object) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": width,
@@ -92,6 +109,7 @@ SMOL2: dict[str, object] = {
     "vocab_size": 49152, "tie_word_embeddings": True, "is_llama_config": True, "rope_interleaved": False,
     "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}},
 }  # fmt: skip
+FIRST = {key: value for key, value in llama3(26, 3200, 8640, 32, **OLD).items() if key != "num_key_value_heads"}
 KIN = {
     "CodeLlama-7b": (
         llama3(32, 4096, 11008, 32, vocab_size=32016, num_key_value_heads=32, rope_theta=1000000), 6_738_546_688,
@@ -109,6 +127,7 @@ KIN = {
     "TinyLlama_v1.1": (llama3(22, 2048, 5632, 32, num_key_value_heads=4, **OLD), 1_100_048_384),
     "Yi-6B": (llama3(32, 4096, 11008, 32, num_key_value_heads=4, vocab_size=64000, rope_theta=5e6), 6_061_035_520),
     "Yi-34B": (llama3(60, 7168, 20480, 56, vocab_size=64000, rope_theta=5e6), 34_388_917_248),
+    "open_llama_3b": ({key: value for key, value in FIRST.items() if not key.startswith("rope")}, 3_426_473_600),
     "deepseek-llm-7b-base": (llama3(30, 4096, 11008, 32, **ALL, vocab_size=102400), 6_910_365_696),
     "deepseek-llm-67b-base": (llama3(95, 8192, 22016, 64, vocab_size=102400, rope_theta=1e4), 67_425_001_472),
 }  # fmt: skip

@@ -1,9 +1,11 @@
 """Llama 2 and 3 (Touvron et al. 2023, Dubey et al. 2024): pre-norm, grouped queries, RoPE, SwiGLU."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from pretrain.model.config import rope
 from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.feed_forward import GLU
 from pretrain.model.layers.grouped import GroupedAttention
@@ -16,6 +18,7 @@ MODEL_TYPE = "llama"
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}  # keys of config.json that do not vary
 UNSAID = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # if not said
 INERT = ("is_llama_config",)
+IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # frequencies that older files carry
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,13 @@ class Config:
             "q": (self.num_attention_heads, self.head_size),
             "kv": (self.num_key_value_heads, self.head_size),
         }
+
+
+def read(said: dict[str, Any]) -> dict[str, Any]:
+    """A table's words as those of Config; the first Llama's know of no shared keys."""
+    words = rope(said.get("rope_parameters") or said.get("rope_scaling") or {}, said.get("rope_theta", 10_000.0))
+    heads = {"num_key_value_heads": said["num_attention_heads"]} if "num_attention_heads" in said else {}
+    return {**heads, **said, **words}
 
 
 def weights(c: Config) -> list[Weight]:
