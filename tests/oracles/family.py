@@ -2,7 +2,6 @@
 
 import json
 import os
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -199,13 +198,24 @@ def starts_as_published(table: dict[str, Any], folder: Path) -> None:
             assert abs(float(tensor.mean() / tensor.std())) < 5 * tensor.numel() ** -0.5, name
 
 
+def meaning(kind: Any, table: dict[str, Any]) -> dict[str, Any]:
+    """What transformers reads in a config.json, a word for each thing."""
+    words = kind(**json.loads(json.dumps(table))).to_dict()
+    turns = words.get("rope_parameters") or {}
+    for one in (turns, *(part for part in turns.values() if isinstance(part, dict))):
+        one.pop("type", None)  # the older word for rope_type
+    if words.get("head_dim", 0) is None:
+        words["head_dim"] = words["hidden_size"] // words["num_attention_heads"]
+    return words
+
+
 def count(table: dict[str, Any], folder: Path) -> int:
     """Parameters of a published config.json, nothing allocated; what we write of it means the same to transformers."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(table))
     family, config = read_config(folder)
     kind = getattr(transformers, table["architectures"][0]).config_class
-    there, back = (kind(**deepcopy(words)).to_dict() for words in (table, to_json(family, config, "float32")))
+    there, back = (meaning(kind, words) for words in (table, to_json(family, config, "float32")))
     for name in there.keys() - INERT - set(getattr(family, "INERT", ())):
         assert back.get(name, False) == there[name], f"{name} = {back.get(name)!r}, published {there[name]!r}"
     size = parameters(family.weights(config), config.axes())
