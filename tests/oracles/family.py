@@ -88,6 +88,31 @@ def record(folder: Path, family: ModuleType, **facts: object) -> None:
     (folder / FOUND).write_text(json.dumps({"test": test, "family": name, **facts}))
 
 
+def generates_as_published(table: dict[str, Any], folder: Path) -> None:
+    """Asserts that the best continuation is the published one, with and without the cache, past every window."""
+    theirs = published(table)
+    theirs.save_pretrained(folder)
+    ours, _, _ = load_folder(folder)
+    prompt = [7, 11, 13, 17, 19]
+    settings = {"max_new_tokens": LENGTH, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    whole = theirs.generate(torch.tensor([prompt]), **settings)  # type: ignore[operator]
+    for cached in (True, False):
+        assert sample(ours, prompt, tokens=LENGTH, temperature=0, cached=cached)[0] == whole[0, 5:].tolist()
+
+
+@torch.no_grad()
+def sees_both_sides(table: dict[str, Any], folder: Path) -> None:
+    """Asserts that a local layer that is not causal, under a masked objective, sees as far ahead as back."""
+    published(table).save_pretrained(folder)
+    ours, _, config = load_folder(folder)
+    tokens = torch.full((1, LENGTH), 7)
+    changed = tokens.clone()
+    changed[0, 20] = 8
+    moved = (ours(tokens, causal=False).hidden - ours(changed, causal=False).hidden).abs().amax(-1)[0] > 0
+    reach = config.sliding_window - 1
+    assert moved.nonzero()[:, 0].tolist() == list(range(20 - reach, 20 + reach + 1))
+
+
 def apart(one: Tensor, two: Tensor) -> float:
     """The largest difference, relative to the largest number."""
     return float(((one - two).abs().max() / two.abs().max()).detach())
@@ -143,31 +168,6 @@ def the_cache_changes_nothing(model: nn.Module, tokens: Tensor, whole: Tensor) -
     assert difference <= BOUND, f"the cache changes logits by {difference:.1e}"
 
 
-def generates_as_published(table: dict[str, Any], folder: Path) -> None:
-    """Asserts that the best continuation is the published one, with and without the cache, past every window."""
-    theirs = published(table)
-    theirs.save_pretrained(folder)
-    ours, _, _ = load_folder(folder)
-    prompt = [7, 11, 13, 17, 19]
-    settings = {"max_new_tokens": LENGTH, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    whole = theirs.generate(torch.tensor([prompt]), **settings)  # type: ignore[operator]
-    for cached in (True, False):
-        assert sample(ours, prompt, tokens=LENGTH, temperature=0, cached=cached)[0] == whole[0, 5:].tolist()
-
-
-@torch.no_grad()
-def sees_both_sides(table: dict[str, Any], folder: Path) -> None:
-    """Asserts that a local layer that is not causal, under a masked objective, sees as far ahead as back."""
-    published(table).save_pretrained(folder)
-    ours, _, config = load_folder(folder)
-    tokens = torch.full((1, LENGTH), 7)
-    changed = tokens.clone()
-    changed[0, 20] = 8
-    moved = (ours(tokens, causal=False).hidden - ours(changed, causal=False).hidden).abs().amax(-1)[0] > 0
-    reach = config.sliding_window - 1
-    assert moved.nonzero()[:, 0].tolist() == list(range(20 - reach, 20 + reach + 1))
-
-
 @torch.no_grad()
 def documents_stay_apart(model: nn.Module, tokens: Tensor) -> None:
     """Logits of documents in one row are those of each alone, in local layers too."""
@@ -198,17 +198,6 @@ def starts_as_published(table: dict[str, Any], folder: Path) -> None:
             assert abs(float(tensor.mean() / tensor.std())) < 5 * tensor.numel() ** -0.5, name
 
 
-def meaning(kind: Any, table: dict[str, Any]) -> dict[str, Any]:
-    """What transformers reads in a config.json, a word for each thing."""
-    words = kind(**json.loads(json.dumps(table))).to_dict()
-    turns = words.get("rope_parameters") or {}
-    for one in (turns, *(part for part in turns.values() if isinstance(part, dict))):
-        one.pop("type", None)  # the older word for rope_type
-    if words.get("head_dim", 0) is None:
-        words["head_dim"] = words["hidden_size"] // words["num_attention_heads"]
-    return words
-
-
 def count(table: dict[str, Any], folder: Path) -> int:
     """Parameters of a published config.json, nothing allocated; what we write of it means the same to transformers."""
     folder.mkdir(exist_ok=True)
@@ -221,3 +210,14 @@ def count(table: dict[str, Any], folder: Path) -> int:
     size = parameters(family.weights(config), config.axes())
     record(folder, family, published=size)
     return size
+
+
+def meaning(kind: Any, table: dict[str, Any]) -> dict[str, Any]:
+    """What transformers reads in a config.json, a word for each thing."""
+    words = kind(**json.loads(json.dumps(table))).to_dict()
+    turns = words.get("rope_parameters") or {}
+    for one in (turns, *(part for part in turns.values() if isinstance(part, dict))):
+        one.pop("type", None)  # the older word for rope_type
+    if words.get("head_dim", 0) is None:
+        words["head_dim"] = words["hidden_size"] // words["num_attention_heads"]
+    return words
