@@ -20,9 +20,9 @@ def _active(weight: Weight, axes: Mapping[str, Axis]) -> int:
 def training_flops_per_token(rows: Sequence[Weight], axes: Mapping[str, Axis], layers: int, sequence: int) -> float:
     """FLOP of forward and backward a token.
 
-    6 a matrix weight, the head counted once and the embeddings' lookups not, and 6 · layers · q · sequence for causal
-    attention (Chowdhery et al. 2022, PaLM, appendix B, halved for causality).
+    6 a matrix weight that a token meets, the head counted once and the embeddings' lookups not, and
+    6 · layers · q · sequence for causal attention (Chowdhery et al. 2022, PaLM, appendix B, halved for causality).
     """
-    products = [w for w in expand(rows) if w.name == "head.weight" or w.group == "matrix"]
+    products = [w for w in expand(rows) if w.name == "head.weight" or w.group == "matrix" or w.axes == "choice embed"]
     heads, width = axes["q"]
     return 6 * sum(_active(w, axes) for w in products) + 6 * layers * heads * width * sequence

@@ -25,12 +25,13 @@ class Cache(Protocol):
 @dataclass(frozen=True)
 class Where:
     """What every block needs to know of the positions: their tokens, who sees whom, their turns (one for each rotary
-    table of the stack), what was seen before."""
+    table of the stack), what was seen before, and which of them statistics count (all, if not said)."""
 
     tokens: Tensor
     mask: Mask
     turns: tuple[Turn, ...] = ()
     cache: Cache | None = None
+    counted: Tensor | None = None
 
 
 class Output(NamedTuple):
@@ -114,16 +115,18 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         causal: bool = True,
         ahead: bool = False,
+        counted: Tensor | None = None,
     ) -> Output:
         """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds.
 
         `positions` [batch, seq] follow the cache, if not said. With `ahead`, the modules that look further run as well.
+        Statistics are of the tokens that are `counted` [batch, seq].
         """
         if positions is None:
             positions = follow(tokens, 0 if cache is None else cache.length)
         dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
         turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
-        where = Where(tokens, visible(documents, causal), turns, cache)
+        where = Where(tokens, visible(documents, causal), turns, cache, counted)
         x = self.embed(tokens)
         if self.embed_scale is not None:
             x = x * self.embed_scale

@@ -62,11 +62,11 @@ class Weight:
 
     @property
     def group(self) -> Group:
-        """What an optimizer sees in it (in each expert's): its axes say so. Embedding and head are both embeddings."""
+        """What an optimizer sees in it (in each expert's): its axes say so. Head and router are embeddings."""
         names = self.axes.split()[self.stacked :]
         if len(names) == 1:
             return "vector"
-        return "embedding" if LOOKED_UP & set(names) else "matrix"
+        return "embedding" if (LOOKED_UP | {"choice"}) & set(names) else "matrix"
 
     def shape(self, axes: Mapping[str, Axis]) -> tuple[int, ...]:
         """Its size along each axis."""
