@@ -70,6 +70,9 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
     if "auto_map" in table:
         what = "auto_map asks for code that comes with the folder, and nothing of a folder is executed"
         raise UserError(what, where=str(path), expected="an architecture that pretrain has")
+    if quantized := table.get("quantization_config"):
+        what = f"weights in {quantized.get('quant_method', 'few bits')}, which pretrain does not read"
+        raise UserError(what, where=str(path), expected="a folder written in bfloat16 or float32")
     family = _family(table, path)
     return family, _config(family, table, path)
 
@@ -86,6 +89,7 @@ def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
     said = {**getattr(family, "UNSAID", {}), **table}
     nulls = {name for name, value in said.items() if value is None} - ROPE
     said = {name: value for name, value in said.items() if value is not None}
+    said = {ours: said[other] for other, ours in getattr(family, "OTHERWISE", {}).items() if other in said} | said
     fields = {field.name for field in dataclasses.fields(family.Config)}
     try:
         if hasattr(family, "read"):
