@@ -6,14 +6,14 @@ from torch import Tensor
 
 from pretrain.base.extension import find
 from pretrain.model.folder import make
-from pretrain.model.weights import initialise
+from pretrain.model.weights import Weight, initialise
 from pretrain.optimizer.optimizer import groups
 from pretrain.optimizer.schedule import factor
 from pretrain.recipe.train import Schedule
 
 MUTANTS = [
     ("src/pretrain/optimizer/kinds/muon.py", "1 - o.momentum)", "o.momentum)"),
-    ("src/pretrain/optimizer/kinds/muon.py", "max(1, shape[0] / shape[1]) ** 0.5", "1"),
+    ("src/pretrain/optimizer/kinds/muon.py", "max(1, shape[-2] / shape[-1]) ** 0.5", "1"),
     ("src/pretrain/optimizer/schedule.py", "(steps - step) / decay", "step / decay"),
 ]
 llama = find("model.families", "llama")
@@ -72,6 +72,32 @@ def test_muon_is_torchs_on_the_matrices() -> None:
         step = (value - model().get_parameter(name)).abs().max()
         assert (ours.get_parameter(name) - value).abs().max() < 0.03 * step, name  # torch's runs in bf16
     assert not torch.equal(ours.get_parameter("embed.weight"), model().get_parameter("embed.weight"))
+
+
+def test_muon_takes_each_expert_by_itself() -> None:
+    """Twin: the same matrices as parameters of their own."""
+    kinds = find("optimizer.kinds", "muon")
+    stack = torch.randn(3, 24, 16, generator=torch.Generator().manual_seed(0))
+    whole, apart = torch.nn.Module(), torch.nn.Module()
+    for module in (whole, apart):
+        module.register_parameter("norm", torch.nn.Parameter(torch.ones(2)))
+    whole.register_parameter("stack", torch.nn.Parameter(stack.clone()))
+    for e, matrix in enumerate(stack):
+        apart.register_parameter(f"m{e}", torch.nn.Parameter(matrix.clone()))
+    options = kinds.Muon(lr=0.1, weight_decay=0.1)
+    one = options.build(whole, [Weight("norm", "norm", "embed"), Weight("stack", "stack", "expert mlp embed")])
+    two = options.build(
+        apart, [Weight("norm", "norm", "embed"), *[Weight(f"m{e}", f"m{e}", "mlp embed") for e in range(3)]]
+    )
+    for seed in range(2):
+        gradient = torch.randn(stack.shape, generator=torch.Generator().manual_seed(seed))
+        whole.get_parameter("stack").grad = gradient
+        for e in range(3):
+            apart.get_parameter(f"m{e}").grad = gradient[e].clone()
+        one.step(1.0), two.step(1.0)
+    found = torch.stack([apart.get_parameter(f"m{e}").detach() for e in range(3)])
+    assert torch.allclose(whole.get_parameter("stack").detach(), found, atol=1e-6)
+    assert not torch.allclose(found, stack, atol=0.05)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 20), (2, 12, 30), (2, 30, 12)])

@@ -66,6 +66,7 @@ class Plan(Event):
     parameters: int
     step_seconds: float
     why: str
+    active_parameters: int = 0  # those that a token meets
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ class Mixture(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """An optimizer step: rows `position` to `position + rows` of the order."""
+    """An optimizer step: rows `position` to `position + rows` of the order.
+
+    Of layers with experts: tokens of the busiest expert over the mean, experts that no token chose, and the mean
+    entropy of a token's shares.
+    """
 
     step: int
     position: int
@@ -98,6 +103,10 @@ class Step(Event):
     memory_bytes: int
     data_wait_fraction: float = 0.0  # of the time since the step event before, spent waiting for batches
     losses: dict[str, float] = field(default_factory=dict)
+    expert_load: list[float] = field(default_factory=list)
+    experts_dead: list[int] = field(default_factory=list)
+    router_entropy: list[float] = field(default_factory=list)  # nats
+    tokens_dropped: int = 0  # by routers: none, by construction
 
 
 @dataclass(frozen=True)

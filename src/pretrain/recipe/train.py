@@ -37,6 +37,19 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Balance:
+    """[train.balance]: what keeps a router from sending all tokens to few experts; without experts it says nothing."""
+
+    loss: float = key("weight of the auxiliary loss, of each sequence, mean over layers", 0.001, at_least=0)
+    z_loss: float = key("weight of the routers' own log²Z, mean over layers and tokens", 0.0, at_least=0)
+    bias_rate: float = key(
+        "by how much a step moves an expert's bias against its load, where a router has biases for that",
+        0.001,
+        at_least=0,
+    )
+
+
+@dataclass(frozen=True)
 class Train:
     """[train]: one of steps, tokens and seconds says how long."""
 
@@ -61,6 +74,7 @@ class Train:
     mask: Literal["causal", "documents"] = key("whether attention may cross document bounds", "causal")
     clip: float = key("largest norm of the gradient, 0 for none", 1.0, at_least=0)
     z_loss: float = key("weight of log²Z beside the loss", 0.0, at_least=0)
+    balance: Balance = key("how the load of experts is balanced", Balance())
     precision: Literal["auto", "fp32", "bf16"] = key("of the arithmetic; weights stay float32", "auto")
     compile: Literal["auto", "always", "never"] = key("torch.compile: where it helps, always or never", "auto")
     log_every: int = key("steps between step events", 1, at_least=1)

@@ -24,7 +24,7 @@ from pretrain.evaluate.perplexity import likelihood
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
 from pretrain.events.read import steps as taken_steps
 from pretrain.model.ahead import add_ahead
-from pretrain.model.count import training_flops_per_token
+from pretrain.model.count import active_parameters, training_flops_per_token
 from pretrain.model.folder import load_folder, make, to_json
 from pretrain.model.weights import initialise, parameters
 from pretrain.objective.objective import Objective
@@ -199,6 +199,7 @@ class Work:
             forward=torch.compile(model) if compiled else model,
             sequence=section.sequence,
             ranks=self.ranks,
+            balance=section.balance,
         )
 
     def divide(self) -> None:
@@ -384,7 +385,7 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
             f"the run stands at step {state.step:,} already, past the {total:,} asked for", expected=expected
         )
     tokens = state.position * data.row + (total - state.step) * section.batch
-    work.report(Plan(total, tokens, count, seconds, why))
+    work.report(Plan(total, tokens, count, seconds, why, active_parameters(work.rows, work.config.axes())))
     return total
 
 

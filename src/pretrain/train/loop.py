@@ -19,6 +19,7 @@ from pretrain.order.batch import Data
 from pretrain.order.loader import Loader
 from pretrain.recipe.train import Train
 from pretrain.train.machine import used_bytes
+from pretrain.train.routers import told
 from pretrain.train.step import Result, Steps, train_step
 
 WAIT_SHARE, WAIT_STEPS, WAIT_SECONDS = 0.1, 20, 1.0  # of steps that wait for data, from which on it is said
@@ -133,6 +134,7 @@ def _tell(
             memory_bytes=used_bytes(),
             data_wait_fraction=waited,
             losses={name: float(mean) for name, mean in result.losses.items()},
+            **told(result.routing, result.routed),
         )
     )
     _finite(result, state, None)

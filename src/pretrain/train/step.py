@@ -1,7 +1,7 @@
 """One optimizer step over micro-batches."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.checkpoint.state import State
+from pretrain.model.layers.experts import Routing
 from pretrain.objective import objective as objectives
 from pretrain.objective.cross_entropy import Loss
-from pretrain.objective.objective import Objective
+from pretrain.objective.objective import Objective, moved
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.parallel.apply import Ranks
 from pretrain.precision.policy import Policy
+from pretrain.recipe.train import Balance
+from pretrain.train.routers import Routers
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,32 @@ class Steps:
     forward: Callable[..., tuple[Any, ...]]  # the model, compiled or not
     sequence: int = 0  # tokens in the samples that micro_batch counts, if some batches have shorter ones
     ranks: Ranks = field(default_factory=Ranks)
+    balance: Balance = field(default_factory=Balance)
 
 
 @dataclass(frozen=True)
 class Result:
     """Mean loss in nats a token and the gradient's norm before clipping, still on the device, and the mean of each of
-    the objective's losses over what it counts."""
+    the objective's losses over what it counts; where there are experts, what their routers did."""
 
     loss: Tensor
     gradient_norm: Tensor
     losses: dict[str, Tensor]
+    routing: Routing | None = None
+    routed: int = 0  # tokens that it counts
 
 
 def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result:
     """Moves the weights once, by this rank's rows of the batch and all others'. The weights of all targets are summed
-    before the first backward pass, so that a micro-batch, or a rank, counts by its targets, not as one of several."""
-    ranks = steps.ranks
+    before the first backward pass, so that a micro-batch, or a rank, counts by its targets, not as one of several. What
+    balances experts is no part of the loss that is told."""
+    ranks, routers, routed = steps.ranks, Routers.of(state.model), batch.own_weights > 0
     batch = steps.objective.prepare(batch, steps.vocabulary)
-    counted = np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64)
-    count = max(float(ranks.sum_over_data(torch.tensor(counted, device=steps.policy.device))), 1.0)
+    own = np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64), routed.sum(), len(batch.tokens)
+    count, tokens, sequences = map(
+        float, ranks.sum_over_data(torch.tensor(own, dtype=torch.float64, device=steps.policy.device))
+    )
+    count = max(count, 1.0)
     ranks.fold(state.model)
     parameters = list(state.model.parameters())
     for parameter in parameters:
@@ -59,19 +69,23 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     micro = steps.micro_batch * max(steps.sequence // batch.tokens.shape[1], 1)
     for start in range(0, len(batch.tokens), micro):
         part = batch.part(start, start + micro)
-        found = losses(state.model, part, steps)
+        counted = moved(routed[start : start + micro], parameters[0].device)
+        found = losses(state.model, part, replace(steps, forward=routers.watched(steps.forward, counted)))
         loss = sum_of(found) / count
-        loss.backward()
+        (loss + routers.cost(steps.balance, sequences, tokens) / ranks.layout.tp).backward()
         parts = {name: one.detached + parts[name] if parts else one.detached for name, one in found.items()}
         total = total + loss.detach()
     assert isinstance(total, Tensor), "a batch has samples"
     ranks.sum_gradients(state.model, state.rows)
     norm = clip(parameters, steps.clip) if ranks.alone else ranks.clip(state.model, state.rows, steps.clip)
     state.optimizer.step(scale)
+    if routers.seen is not None:
+        routers.seen = ranks.sum_over_data(routers.seen)
+    routers.rebalance(steps.balance.bias_rate)
     sums = torch.stack([total, *(x for part in parts.values() for x in (part.total, part.count))])
     total, *rest = ranks.sum_over_data(sums).unbind()
     means = [total / count.clamp_min(1e-9) for total, count in zip(rest[::2], rest[1::2], strict=True)]
-    return Result(total, norm, dict(zip(parts, means, strict=True)))
+    return Result(total, norm, dict(zip(parts, means, strict=True)), routers.found, int(tokens))
 
 
 def losses(model: nn.Module, batch: Batch, steps: Steps) -> dict[str, Loss]:

@@ -275,7 +275,15 @@ def step_line(step: Step, plan: Plan | None) -> str:
         else ""
     )
     speed = f"{show_count(step.tokens_per_second)} tokens/s, {step.flops_fraction:.0%} of peak"
-    return f"step {step.step}{of}: loss {step.loss:.3f}, {speed}{left}"
+    return f"step {step.step}{of}: loss {step.loss:.3f}, {speed}{routed(step)}{left}"
+
+
+def routed(step: Step) -> str:
+    """What the routers did, where there are any: the busiest expert of all layers, and how many stood idle."""
+    if not step.expert_load:
+        return ""
+    dead = f", {sum(step.experts_dead)} idle" if any(step.experts_dead) else ""
+    return f", busiest expert {max(step.expert_load):.1f}x the mean{dead}"
 
 
 def mixture(event: Mixture) -> str:
@@ -306,8 +314,11 @@ def line(event: Event) -> str:
         case Machine(device=device, threads=threads, precision=precision, matmul_flops_per_second=flops):
             many = f", {event.ranks} ranks ({event.layout})" if event.ranks > 1 else ""
             return f"machine: {device}, {threads} threads, {precision}, {show_flops(flops)} in matrix products{many}"
-        case Plan(steps=steps, tokens=tokens, parameters=parameters, why=why):
-            return f"plan: {show_count(parameters)} parameters, {steps:,} steps, {show_count(tokens)} tokens ({why})"
+        case Plan(steps=steps, tokens=tokens, parameters=parameters, active_parameters=active, why=why):
+            met = f" ({show_count(active)} active)" if 0 < active < parameters else ""
+            return (
+                f"plan: {show_count(parameters)} parameters{met}, {steps:,} steps, {show_count(tokens)} tokens ({why})"
+            )
         case Mixture():
             return mixture(event)
         case Resumed(step=step):

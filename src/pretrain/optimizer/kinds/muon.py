@@ -36,7 +36,8 @@ class Muon:
 
 
 class MuonAndAdamW:
-    """Matrices of one shape are orthogonalised together; `wholly` puts together what ranks hold in parts."""
+    """Matrices of one shape are orthogonalised together, each by itself: every expert's of a stack, too; `wholly` puts
+    together what ranks hold in parts."""
 
     def __init__(self, options: Muon, matrices: Mapping[str, nn.Parameter], rest: Fused, wholly: Wholly) -> None:
         self.options, self.matrices, self.rest, self.wholly = options, matrices, rest, wholly
@@ -60,7 +61,8 @@ class MuonAndAdamW:
     def update(self, stack: Tensor) -> Tensor:
         """Of whole matrices of one shape: tall ones move as much more as they are taller."""
         rows, columns = stack.shape[-2:]
-        return orthogonal(stack, self.options.iterations) * max(1, rows / columns) ** 0.5
+        flat = orthogonal(stack.flatten(0, -3), self.options.iterations)
+        return flat.view(stack.shape) * max(1, rows / columns) ** 0.5
 
     def state(self) -> dict[str, Tensor]:
         """Momentum by name, and AdamW's state."""
