@@ -74,7 +74,7 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
         what = f"weights in {quantized.get('quant_method', 'few bits')}, which pretrain does not read"
         raise UserError(what, where=str(path), expected="a folder written in bfloat16 or float32")
     family = _family(table, path)
-    return family, _config(family, table, path)
+    return family, from_json(family, table, path)
 
 
 def _family(table: dict[str, Any], path: Path) -> ModuleType:
@@ -85,11 +85,12 @@ def _family(table: dict[str, Any], path: Path) -> ModuleType:
     return find("model.families", known[wanted])
 
 
-def _config(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
-    said = {**getattr(family, "UNSAID", {}), **table}
+def from_json(family: ModuleType, table: dict[str, Any], path: Path) -> Any:
+    """A family's Config of the table of a config.json; `path` is where it lies. Raises UserError."""
+    said = {ours: table[other] for other, ours in getattr(family, "OTHERWISE", {}).items() if other in table} | table
+    said = {**getattr(family, "UNSAID", {}), **said}
     nulls = {name for name, value in said.items() if value is None} - ROPE
     said = {name: value for name, value in said.items() if value is not None}
-    said = {ours: said[other] for other, ours in getattr(family, "OTHERWISE", {}).items() if other in said} | said
     fields = {field.name for field in dataclasses.fields(family.Config)}
     try:
         if hasattr(family, "read"):
