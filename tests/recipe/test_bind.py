@@ -57,6 +57,8 @@ NAMES = {
     "corpus.sources.web.extract={structur=true}": r"extract.structur: .*nearest: corpus.sources.0.extract.structure",
     "train.optimizer={us='muon'}": r"train.optimizer.us: no such key; nearest: train.optimizer.use$",
     "model.rope_scaling={factr=1}": r"model.rope_scaling.factr: no such key; nearest: model.rope_scaling.factor",
+    "train.tuned_on={hidden_sise=16}": r"train.tuned_on.hidden_sise: .*; nearest: train.tuned_on.hidden_size$",
+    "train.tuned_on={hidden_size=17}": r"train.tuned_on: hidden_size 17 is no multiple of 2 heads",
     "model.fron='x'": r"model.fron: no such key; nearest: model.from$",
 }
 

@@ -134,3 +134,21 @@ def test_the_others_run(recipe: Path, use: str) -> None:
     assert sum(losses[-3:]) < sum(losses[:3]) and found.release.is_dir()
     wanted = "loss, diffusion" if use == "diffusion" else "bits per byte"
     assert len(loss_named(events, wanted)) == 3
+
+
+def test_settings_of_a_small_model_are_carried_over(recipe: Path) -> None:
+    said = ["model.num_hidden_layers=2", "train.steps=3", "train.checkpoint_every=0"]
+    plain, _ = run(recipe, "next_token", *said, "run.name=plain")
+    found, _ = run(
+        recipe,
+        "next_token",
+        *said,
+        "run.name=carried",
+        "train.tuned_on={hidden_size=16,num_attention_heads=1,intermediate_size=32,num_hidden_layers=1}",
+    )
+    sizes = [
+        load_file(one.release / "model.safetensors")["model.layers.0.mlp.down_proj.weight"] for one in (plain, found)
+    ]
+    assert sizes[1].float().std() / sizes[0].float().std() == pytest.approx(8**-0.5, rel=0.1)
+    with pytest.raises(UserError, match=r"train\.tuned_on: how settings of modules that look ahead"):
+        run(recipe, "multi_token", *said, "train.tuned_on={num_hidden_layers=1}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,19 @@ from pretrain.base.random import key
 
 Axis = tuple[int, int]  # a count and a grain: kv = (8 heads, 128 wide)
 Group = Literal["matrix", "embedding", "vector"]
+Draw = Literal["normal", "fan_in", "zeros", "ones"]
 LOOKED_UP = {"vocab", "gram_vocab", "position", "kind"}  # axes whose rows are fetched by number
+
+
+class Scale(NamedTuple):
+    """What an optimizer's settings are multiplied by, weight decay by 1 / lr: model/transfer.py says it."""
+
+    lr: float = 1.0  # of an update as large as its signs, Adam's
+    orthogonal_lr: float = 1.0  # of an orthogonal update, Muon's
+    eps: float = 1.0
+
+
+UNSCALED = Scale()
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,8 @@ class Weight:
     Several files are joined along our first axis, by the segments of a sum of axes ("q+kv+kv embed"); `also` are names
     of older files, read and never written. `draw` and `std` say how it starts: N(0, std), where the family has no other
     std for all; "fan_in" divides std (1 if not said) by √inputs; `cut` bounds it to so many std. If nothing is said,
-    norms start at one and what is called bias at zero. A first axis "expert" is a stack; a router's rows are "choice".
+    norms start at one ("ones" are `std`, if said) and what is called bias at zero. A first axis "expert" is a stack; a
+    router's rows are "choice".
     """
 
     name: str
@@ -35,9 +48,10 @@ class Weight:
     shared_by: str | None = None  # the sharded axis on which a replicated weight is used
     transpose: bool = False  # the file holds [in, out]
     also: tuple[str, ...] = ()
-    draw: Literal["normal", "fan_in", "zeros", "ones"] | None = None
+    draw: Draw | None = None
     std: float | None = None
     cut: float | None = None
+    scale: Scale = UNSCALED
 
     def each(self) -> Iterator["Weight"]:
         """The row for every layer that has it."""
@@ -67,6 +81,12 @@ class Weight:
         if len(names) == 1:
             return "vector"
         return "embedding" if (LOOKED_UP | {"choice"}) & set(names) else "matrix"
+
+    @property
+    def drawn(self) -> Draw:
+        """How it starts, said or not."""
+        vector: Draw = "zeros" if self.name.endswith("bias") else "ones"
+        return self.draw or (vector if self.group == "vector" else "normal")
 
     def shape(self, axes: Mapping[str, Axis]) -> tuple[int, ...]:
         """Its size along each axis."""
@@ -151,10 +171,9 @@ def initialise(module: nn.Module, rows: Sequence[Weight], std: float, seed: int)
             if weight.tied is not None:
                 continue
             tensor = held(module, weight.name)
-            vector = "zeros" if weight.name.endswith("bias") else "ones"
-            draw = weight.draw or (vector if weight.group == "vector" else "normal")
+            draw = weight.drawn
             if draw in ("zeros", "ones"):
-                tensor.fill_(float(draw == "ones"))
+                tensor.fill_(0.0 if draw == "zeros" else 1.0 if weight.std is None else weight.std)
                 continue
             spread = std if weight.std is None else weight.std
             if draw == "fan_in":

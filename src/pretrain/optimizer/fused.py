@@ -1,23 +1,49 @@
 """torch's fused AdamW under names, so that its state can be saved without pickle."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pretrain.model.weights import Weight, expand
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class Fused:
-    """AdamW over groups of (parameters by name, learning rate, weight decay)."""
+class Part(NamedTuple):
+    """Parameters by name, and what they share."""
 
-    def __init__(
-        self, parts: Sequence[tuple[Mapping[str, nn.Parameter], float, float]], betas: tuple[float, float], eps: float
-    ) -> None:
-        self.parameters = {name: parameter for part, _, _ in parts for name, parameter in part.items()}
-        self._rates = [lr for part, lr, _ in parts if part]
-        tables = [{"params": list(part.values()), "lr": lr, "weight_decay": decay} for part, lr, decay in parts if part]
-        self._inner = torch.optim.AdamW(tables, betas=betas, eps=eps, fused=True)
+    parameters: Mapping[str, nn.Parameter]
+    lr: float
+    weight_decay: float
+    eps: float
+
+
+def parts(
+    parameters: Mapping[str, nn.Parameter], rows: Sequence[Weight], lr: float, weight_decay: float, eps: float
+) -> list[Part]:
+    """Parameters by the scale of their rows; lr · weight decay is the same for all."""
+    scales = {weight.name: weight.scale for weight in expand(rows)}
+    alike: dict[tuple[float, float], dict[str, nn.Parameter]] = defaultdict(dict)
+    for name, parameter in parameters.items():
+        alike[scales[name].lr, scales[name].eps][name] = parameter
+    return [Part(found, lr * rate, weight_decay / rate, eps * small) for (rate, small), found in alike.items()]
+
+
+class Fused:
+    """AdamW over parts of a model."""
+
+    def __init__(self, parts: Sequence[Part], betas: tuple[float, float]) -> None:
+        parts = [part for part in parts if part.parameters]
+        self.parameters = {name: parameter for part in parts for name, parameter in part.parameters.items()}
+        self._rates = [part.lr for part in parts]
+        tables = [
+            {"params": list(one.parameters.values()), "lr": one.lr, "weight_decay": one.weight_decay, "eps": one.eps}
+            for one in parts
+        ]
+        self._inner = torch.optim.AdamW(tables, betas=betas, fused=True)
 
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""

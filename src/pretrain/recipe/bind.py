@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pretrain.base.errors import UserError
+from pretrain.base.errors import UserError, nearest
 from pretrain.base.extension import leaf as find
 from pretrain.recipe.recipe import Recipe, leaves
 from pretrain.recipe.schema import Leaf, Problems
@@ -35,6 +35,7 @@ def bind_all(recipe: Recipe, *, training: bool = True) -> dict[str, dict[str, An
         defaults.setdefault(leaf.key, {}).update((name, getattr(bound, name)) for name in unsaid)
         if leaf is recipe.model.family:
             _check_length(recipe, bound, problems)
+            _check_small(recipe, bound, problems)
     problems.stop()
     return defaults
 
@@ -54,3 +55,18 @@ def _check_length(recipe: Recipe, config: object, problems: Problems) -> None:
                 where=recipe.layers.origin(said),
                 expected=f"sequences of at most {longest}, or a longer model.{name}",
             )
+
+
+def _check_small(recipe: Recipe, config: Any, problems: Problems) -> None:
+    """The model that train.tuned_on describes: its sizes are of the family, and fit each other."""
+    known = [f.name for f in dataclasses.fields(config) if f.type in (int, "int", int | None)]
+    said = recipe.train.tuned_on or {}
+    for name in said.keys() - set(known):
+        path = f"train.tuned_on.{name}"
+        near = nearest(name, known)
+        problems.add(f"{path}: no such size", where=recipe.layers.origin(path), near=near and f"train.tuned_on.{near}")
+    if said.keys() <= set(known):
+        try:
+            dataclasses.replace(config, **said)
+        except ValueError as error:
+            problems.add(f"train.tuned_on: {error}", where=recipe.layers.origin("train.tuned_on"))

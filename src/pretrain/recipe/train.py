@@ -72,6 +72,11 @@ class Train:
     sequence_warmup: Warmup | None = key("sequences that begin shorter and double", None)
     micro_batch: int | None = key("sequences in a forward pass (what fits, if not said)", None, at_least=1)
     mask: Literal["causal", "documents"] = key("whether attention may cross document bounds", "causal")
+    tuned_on: dict[str, int] | None = key(
+        "sizes of the small model on which rates and std were found, by the keys of [model]: they are carried over "
+        "(muP in width, complete-P in depth)",
+        None,
+    )
     clip: float = key("largest norm of the gradient, 0 for none", 1.0, at_least=0)
     z_loss: float = key("weight of log²Z beside the loss", 0.0, at_least=0)
     balance: Balance = key("how the load of experts is balanced", Balance())

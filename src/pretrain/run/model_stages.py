@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,8 @@ from pretrain.events.read import steps as taken_steps
 from pretrain.model.ahead import add_ahead
 from pretrain.model.count import active_parameters, training_flops_per_token
 from pretrain.model.folder import load_folder, make, to_json
-from pretrain.model.weights import initialise, parameters
+from pretrain.model.transfer import transferred
+from pretrain.model.weights import Weight, initialise, parameters
 from pretrain.objective.objective import Objective
 from pretrain.optimizer.optimizer import here
 from pretrain.order.batch import Data, Vocabulary, doublings
@@ -73,8 +75,8 @@ class Work:
         if self.config.vocab_size < tokenizer.vocab_size:
             what = f"model.vocab_size = {self.config.vocab_size} is less than the tokenizer's"
             raise UserError(what, where=str(self.recipe.origin("model.vocab_size")), expected=str(tokenizer.vocab_size))
-        self.rows = self.family.weights(self.config)
         self.objective: Objective = self.recipe.train.objective.bind()
+        self.rows = self._rows()
         self.vocabulary: Vocabulary = vocabulary(tokenizer, self.config.vocab_size)
         if not self.objective.causal:
             self._refuse_continuation()
@@ -90,6 +92,16 @@ class Work:
         for key in (key for key, value in asked.items() if value):
             what = f"{key}: the objective {self.recipe.train.objective.use} teaches no model to continue a text"
             raise UserError(what, where=str(self.recipe.origin(key)), expected="0" if "every" in key else "[]")
+
+    def _rows(self) -> list[Weight]:
+        """The weight table; where settings come from a small model, it says how they differ. Raises UserError."""
+        small = self.recipe.train.tuned_on
+        if small is None:
+            return self.family.weights(self.config)
+        if self.objective.ahead:
+            what = "train.tuned_on: how settings of modules that look ahead carry over is not known"
+            raise UserError(what, where=str(self.recipe.origin("train.tuned_on")), expected="another train.objective")
+        return transferred(self.family, self.config, replace(self.config, **small))
 
     def train_key(self, recipe: Recipe) -> dict[str, Any]:
         """What the weights depend on, as plain JSON."""

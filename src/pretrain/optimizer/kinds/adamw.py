@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pretrain.model.weights import Weight
-from pretrain.optimizer.fused import Fused
+from pretrain.optimizer.fused import Fused, parts
 from pretrain.optimizer.optimizer import Wholly, groups, here
 from pretrain.recipe.schema import key
 
@@ -25,5 +25,6 @@ class AdamW:
         """The optimizer of a module's weights."""
         found = groups(module, rows)
         decayed = {**found["matrix"], **found["embedding"]}
-        betas = (self.beta1, self.beta2)
-        return Fused([(decayed, self.lr, self.weight_decay), (found["vector"], self.lr, 0.0)], betas, self.eps)
+        matrices = parts(decayed, rows, self.lr, self.weight_decay, self.eps)
+        vectors = parts(found["vector"], rows, self.lr, 0.0, self.eps)
+        return Fused([*matrices, *vectors], (self.beta1, self.beta2))

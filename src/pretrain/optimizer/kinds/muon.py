@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretrain.model.weights import Weight, local
-from pretrain.optimizer.fused import Fused
+from pretrain.model.weights import Weight, expand, local
+from pretrain.optimizer.fused import Fused, parts
 from pretrain.optimizer.optimizer import Wholly, groups, here
 from pretrain.recipe.schema import key
 
@@ -31,16 +31,25 @@ class Muon:
         """The optimizer of a module's weights."""
         found = groups(module, rows)
         rest = {**found["embedding"], **found["vector"]}
-        others = Fused([(rest, self.adamw_lr, 0.0)], (self.beta1, self.beta2), self.eps)
-        return MuonAndAdamW(self, found["matrix"], others, wholly)
+        scales = {weight.name: weight.scale.orthogonal_lr for weight in expand(rows)}
+        others = Fused(parts(rest, rows, self.adamw_lr, 0.0, self.eps), (self.beta1, self.beta2))
+        return MuonAndAdamW(self, found["matrix"], scales, others, wholly)
 
 
 class MuonAndAdamW:
     """Matrices of one shape are orthogonalised together, each by itself: every expert's of a stack, too; `wholly` puts
     together what ranks hold in parts."""
 
-    def __init__(self, options: Muon, matrices: Mapping[str, nn.Parameter], rest: Fused, wholly: Wholly) -> None:
+    def __init__(
+        self,
+        options: Muon,
+        matrices: Mapping[str, nn.Parameter],
+        scales: Mapping[str, float],
+        rest: Fused,
+        wholly: Wholly,
+    ) -> None:
         self.options, self.matrices, self.rest, self.wholly = options, matrices, rest, wholly
+        self.scales = [scales[name] for name in matrices]
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in matrices.items()}
 
     @torch.no_grad()
@@ -55,7 +64,8 @@ class MuonAndAdamW:
         updates = self.wholly(dict(zip(self.matrices, nesterov, strict=True)), self.update)
         if o.weight_decay:
             torch._foreach_mul_(parameters, 1 - o.lr * scale * o.weight_decay)
-        torch._foreach_add_(parameters, [updates[name] for name in self.matrices], alpha=-o.lr * scale)
+        moved = torch._foreach_mul([updates[name] for name in self.matrices], self.scales)
+        torch._foreach_add_(parameters, moved, alpha=-o.lr * scale)
         self.rest.step(scale)
 
     def update(self, stack: Tensor) -> Tensor:
