@@ -35,8 +35,8 @@ MUTANTS = [
     ("src/pretrain/model/ahead.py", "embedded[:, k:]", "embedded[:, : embedded.shape[1] - k]"),
     (
         "src/pretrain/model/ahead.py",
-        "[self.norm_hidden(x), self.norm_token(later)]",
         "[self.norm_token(later), self.norm_hidden(x)]",
+        "[self.norm_hidden(x), self.norm_token(later)]",
     ),
     ("src/pretrain/model/ahead.py", "return x, self.norm(x), aux", "return self.norm(x), self.norm(x), aux"),
     ("src/pretrain/model/decoder.py", "states.append(normed)", "states.append(x)"),
@@ -106,7 +106,7 @@ def test_loss_and_gradients_are_the_formulas() -> None:
     for k, module in enumerate(model.ahead, 1):  # type: ignore
         shifted = torch.cat([tokens[:, k:], torch.zeros(4, k, dtype=torch.long)], 1)
         emb = model.embed.weight[shifted]  # type: ignore
-        pair = torch.cat([norm(h, module.norm_hidden.weight), norm(emb, module.norm_token.weight)], -1)
+        pair = torch.cat([norm(emb, module.norm_token.weight), norm(h, module.norm_hidden.weight)], -1)
         h = module.block(pair @ module.projection.weight.T, seen[0])[0]
         logits = norm(h, module.norm.weight) @ model.head.weight.T  # type: ignore
         for i in range(4):

@@ -152,3 +152,23 @@ def test_settings_of_a_small_model_are_carried_over(recipe: Path) -> None:
     assert sizes[1].float().std() / sizes[0].float().std() == pytest.approx(8**-0.5, rel=0.1)
     with pytest.raises(UserError, match=r"train\.tuned_on: how settings of modules that look ahead"):
         run(recipe, "multi_token", *said, "train.tuned_on={num_hidden_layers=1}")
+
+
+def test_a_family_that_looks_ahead_itself_learns_and_releases_its_module(recipe: Path) -> None:
+    sizes = ["hidden_size=32", "intermediate_size=64", "moe_intermediate_size=16", "num_hidden_layers=2",
+             "num_attention_heads=2", "kv_lora_rank=16", "qk_nope_head_dim=16", "qk_rope_head_dim=8", "v_head_dim=16",
+             "n_routed_experts=8", "num_experts_per_tok=2", "n_group=2", "topk_group=1", "first_k_dense_replace=1",
+             "num_nextn_predict_layers=1", "max_position_embeddings=32"]  # fmt: skip
+    text = recipe.read_text()
+    recipe.write_text(
+        text.replace(text[text.index("[model]") : text.index("[train]")], '[model]\nuse = "deepseek_v3"\n')
+    )
+    said = [f"model.{size}" for size in sizes] + ["run.name=deep", "train.steps=4", "train.checkpoint_every=2"]
+    with pytest.raises(UserError, match="1 modules that look ahead, and the objective would leave 1 untaught"):
+        run(recipe, "next_token", *said)
+    found, _ = run(recipe, "multi_token", *said)
+    released = load_file(found.release / "model.safetensors")
+    learned = load_file(sorted(found.checkpoints.glob("step-*"))[-1] / "model.safetensors")
+    for file, name in {"eh_proj": "projection", "self_attn.kv_b_proj": "block.attention.kv_up"}.items():
+        one, two = released[f"model.layers.2.{file}.weight"], learned[f"ahead.0.{name}.weight"]
+        assert torch.equal(one.float(), two.to(one.dtype).float())

@@ -14,7 +14,10 @@ from pretrain.model.weights import Weight, expand
 
 
 class Ahead(nn.Module):
-    """One more block, on the states before it beside the embedding of a later token; its norm goes before the head."""
+    """One more block, on the embedding of a later token beside the states before it; its norm goes before the head.
+
+    The token's part comes first, as in published files; the paper's formula (21) writes it second.
+    """
 
     def __init__(self, width: int, block: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -28,23 +31,27 @@ class Ahead(nn.Module):
         Tokens come in as `embedded` and are taken from k places on; past the end stand zeros, which no target needs.
         """
         later = pad(embedded[:, k:], (0, 0, 0, k))
-        x = self.projection(torch.cat([self.norm_hidden(x), self.norm_token(later)], -1)).to(x.dtype)
+        x = self.projection(torch.cat([self.norm_token(later), self.norm_hidden(x)], -1)).to(x.dtype)
         x, aux = self.block(x, where)
         return x, self.norm(x), aux
 
 
 def add_ahead(model: nn.Module, rows: Sequence[Weight], ahead: int) -> list[Weight]:
-    """Gives a decoder `ahead` modules made like its last block, not yet drawn; returns their rows.
+    """Gives a decoder modules made like its last block, not yet drawn, until it has `ahead`; returns the rows of these.
 
-    The rows bear our names alone: no family's file has them. Raises UserError for what is no decoder.
+    They bear our names alone: no family's file has them. Raises UserError for what is no decoder, or has more.
     """
     if not isinstance(model, Decoder):
         raise UserError("looking ahead needs a decoder", expected="a family that predicts the next token")
+    begin = len(model.ahead)
+    if begin > ahead:
+        what = f"the model has {begin} modules that look ahead, and the objective would leave {begin - ahead} untaught"
+        raise UserError(what, expected=f"multi_token with ahead = {begin}, or num_nextn_predict_layers = {ahead}")
     last, width = f"blocks.{len(model.blocks) - 1}.", model.embed.embedding_dim
-    model.ahead.extend(Ahead(width, model.blocks[-1], model.norm) for _ in range(ahead))
+    model.ahead.extend(Ahead(width, model.blocks[-1], model.norm) for _ in range(begin, ahead))
     copies = [(last, "block."), *(("norm.", f"{name}.") for name in ("norm_hidden", "norm_token", "norm"))]
     out = []
-    for k in range(ahead):
+    for k in range(begin, ahead):
         for weight in expand(rows):
             for old, new in copies:
                 if weight.name.startswith(old):

@@ -172,7 +172,8 @@ class Work:
         else:
             model = make(self.family, self.config)
             initialise(model, self.rows, self.config.initializer_range, self.recipe.run.seed)
-        further = add_ahead(model, self.rows, self.objective.ahead) if self.objective.ahead else []
+        looks = self.objective.ahead or len(getattr(model, "ahead", ()))
+        further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
         initialise(model, further, self.config.initializer_range, self.recipe.run.seed)
         model.to(self.device)
         rows, axes = [*self.rows, *further], self.config.axes()
