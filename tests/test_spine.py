@@ -397,5 +397,9 @@ def test_a_run_starts_from_a_released_folder(recipe: Path) -> None:
     assert steps(RunDirectory(other))[0].loss == pytest.approx(expected.item(), rel=1e-3)
     with pytest.raises(UserError, match=r"model\.from.*hidden_size 32, not 64"):
         execute(load(str(recipe), [*taken, "model.hidden_size=64", "run.name=x"]), other.with_name("x"), last="train")
+    longer = ["model.vocab_size=320", "model.max_position_embeddings=64", "run.name=longer", "train.steps=1",
+              'model.rope_scaling={rope_type="yarn",factor=2.0,original_max_position_embeddings=32}']  # fmt: skip
+    execute(load(str(recipe), [*taken, *longer]), other.with_name("longer"), last="train")
+    assert steps(RunDirectory(other.with_name("longer")))[0].loss == pytest.approx(expected.item(), rel=0.05)
     with pytest.raises(UserError, match=r"no tokenizer\.json"):
         execute(load(str(recipe), ["tokenizer.from=nowhere"]), other.with_name("y"), last="train")

@@ -25,10 +25,12 @@ from pretrain.evaluate.perplexity import likelihood
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
 from pretrain.events.read import steps as taken_steps
 from pretrain.model.ahead import add_ahead
+from pretrain.model.config import read_config
 from pretrain.model.count import active_parameters, training_flops_per_token
-from pretrain.model.folder import load_folder, make, to_json
+from pretrain.model.extend import Grown, unlike
+from pretrain.model.folder import Tensors, make
 from pretrain.model.transfer import transferred
-from pretrain.model.weights import Weight, initialise, parameters
+from pretrain.model.weights import Weight, initialise, load, parameters
 from pretrain.objective.objective import Objective
 from pretrain.optimizer.optimizer import here
 from pretrain.order.batch import Data, Vocabulary, doublings
@@ -184,15 +186,20 @@ class Work:
         return State(model, rows, optimizer, 0, 0, data.order.history, axes, self.ranks)
 
     def _published(self, folder: Path) -> nn.Module:
-        """The weights of a released folder of our shape; its length and how it was drawn may differ."""
-        model, family, config = load_folder(folder)
-        free = dict.fromkeys(("initializer_range", "max_position_embeddings"))
-        theirs, ours = to_json(family, config, "") | free, to_json(self.family, self.config, "") | free
-        if theirs != ours:
-            names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
-            words = [f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names]
+        """The weights of a released folder of our family and shape; its context and vocabulary may be extended."""
+        family, config = read_config(folder)
+        try:
+            if family is not self.family:
+                raise ValueError(f"is {family.ARCHITECTURE}, not {self.family.ARCHITECTURE}")
+            if differences := unlike(family, config, self.config):
+                raise ValueError(f"has {'; '.join(differences)}")
+        except ValueError as error:
             where = str(self.recipe.origin("model.from"))
-            raise UserError(f"model.from has {'; '.join(words)}", where=where, expected="[model] as in its config.json")
+            raise UserError(f"model.from {error}", where=where, expected="[model] as in its config.json") from None
+        model = make(self.family, self.config)
+        tensors = Tensors(folder, getattr(family, "IGNORED", ()))
+        grown = Grown(tensors, self.rows, self.config.vocab_size, self.recipe.run.seed)
+        load(model, self.rows, self.config.axes(), grown, tensors.where)
         return model
 
     def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
