@@ -22,6 +22,7 @@ MUTANTS = [
     ("src/pretrain/model/transfer.py", "            fold = 1 / inputs", "            pass"),
     ("src/pretrain/model/transfer.py", "            fold = 1 / width", "            pass"),
     ("src/pretrain/model/transfer.py", "            fold = 1 / depth", "            pass"),
+    ("src/pretrain/model/transfer.py", 'axes["q"][1]) ** 0.5', 'axes["q"][1])'),
     ("src/pretrain/model/transfer.py", "eps /= depth", "pass"),
     ("src/pretrain/model/transfer.py", "eps / fold)", "eps)"),
     ("src/pretrain/model/transfer.py", "spread * fold)", "spread)"),
@@ -35,10 +36,10 @@ AdamW, Muon = find("optimizer.kinds", "adamw").AdamW, find("optimizer.kinds", "m
 VOCAB, HEAD, BASE = 32, 8, 16
 
 
-def sized(width: int, depth: int, *, tied: bool = False) -> Any:
+def sized(width: int, depth: int, *, tied: bool = False, head: int = HEAD) -> Any:
     return llama.Config(
         vocab_size=VOCAB, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth,
-        num_attention_heads=width // HEAD, num_key_value_heads=width // HEAD, tie_word_embeddings=tied,
+        num_attention_heads=width // head, num_key_value_heads=width // head, tie_word_embeddings=tied,
         initializer_range=0.1,
     )  # fmt: skip
 
@@ -80,6 +81,9 @@ def written_out(config: Any, base: Any, model: nn.Module, eps: float) -> tuple[A
         for part in ends:
             part.weight.mul_(depth)
             part.register_forward_hook(lambda _, given, out: out / depth)
+        for block in model.blocks:  # 1 / d of the head, which is 1 / √d in the small model
+            block.attention.q.weight.mul_((config.head_size / base.head_size) ** 0.5)
+            block.attention.scale = base.head_size**0.5 / config.head_size
         if config.tie_word_embeddings:
             model.norm.weight.mul_(width)
         else:
@@ -101,9 +105,9 @@ def written_out(config: Any, base: Any, model: nn.Module, eps: float) -> tuple[A
     return Theirs(), lambda tokens: model.logits(tokens) / width
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_folded_factors_are_the_printed_multipliers(tied: bool) -> None:
-    config, base, eps = sized(32, 6, tied=tied), sized(BASE, 2, tied=tied), 1e-3  # so large that it matters
+@pytest.mark.parametrize(("tied", "head"), [(False, HEAD), (True, HEAD), (False, 2 * HEAD)])
+def test_folded_factors_are_the_printed_multipliers(tied: bool, head: int) -> None:
+    config, base, eps = sized(32, 6, tied=tied, head=head), sized(BASE, 2, tied=tied), 1e-3  # so large that it matters
     rows = transferred(llama, config, base)
     ours, theirs = fresh(config, rows), fresh(config, rows)
     here = learn(ours, AdamW(lr=0.01, eps=eps).build(ours, rows), 6)
@@ -181,6 +185,37 @@ def test_biases_of_a_branch_follow_its_matrix() -> None:
     assert rows["blocks.{i}.mlp.down.weight"].std == pytest.approx(0.02 / 2**0.5 / 4)
 
 
+SIZES: dict[str, Any] = {"vocab_size": VOCAB, "intermediate_size": 32, "num_attention_heads": 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "nimble": SIZES,
+    "qwen3": {**SIZES, "num_key_value_heads": 2, "head_dim": 8},
+    "qwen3_moe": {**SIZES, "num_key_value_heads": 2, "moe_intermediate_size": 8, "num_experts": 4,
+                  "num_experts_per_tok": 2},
+    "mixtral": {**SIZES, "num_key_value_heads": 2},
+    "gpt_oss": {**SIZES, "num_key_value_heads": 2, "num_local_experts": 4},
+    "deepseek_v3": {**SIZES, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+                    "v_head_dim": 8, "moe_intermediate_size": 8, "n_routed_experts": 8, "n_group": 2, "topk_group": 1,
+                    "first_k_dense_replace": 1, "num_experts_per_tok": 2, "num_nextn_predict_layers": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_branch_of_a_family_is_found(name: str) -> None:
+    """A block of a model four times as deep adds a quarter to the stream, whatever its branches are made of."""
+    family, added = find("model.families", name), list[Tensor]()
+    base = family.Config(hidden_size=16, num_hidden_layers=2, **FAMILIES[name])
+    config = replace(base, num_hidden_layers=8)
+    for rows in (transferred(family, config, base), family.weights(config)):
+        rows = [replace(row, std=0.3 * row.scale.orthogonal_lr) if row.std == 0 else row for row in rows]
+        model = make(family, config)
+        initialise(model, rows, base.initializer_range, 0)
+        with torch.no_grad():
+            model.embed.weight.mul_(1e5)  # so that no branch sees the other
+            model.blocks[-1].register_forward_hook(lambda _, given, out: added.append((out[0] - given[0]).double()))
+            model.double()(texts(0)[:, :-1])
+    assert 0 < (added[0] * 4 - added[1]).norm() <= 0.01 * added[1].norm()
+
+
 class Sandwich(llama.Block):
     """A block that norms what its branches add."""
 
@@ -190,8 +225,9 @@ class Sandwich(llama.Block):
 
 
 def test_refuses_what_cannot_be_folded(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="heads are 16 wide, the model's 8"):
-        transferred(llama, sized(64, 2), replace(sized(64, 2), num_attention_heads=4, num_key_value_heads=4))
+    config = gpt2.Config(vocab_size=VOCAB, n_embd=32, n_layer=1, n_head=2)
+    with pytest.raises(UserError, match="heads are 32 wide, the model's 16, and made by one matrix"):
+        transferred(gpt2, config, replace(config, n_head=1))
     monkeypatch.setattr(llama, "Block", Sandwich)
     with pytest.raises(UserError, match="norms what its branches add"):
         transferred(llama, sized(32, 4), sized(16, 2))

@@ -4,8 +4,8 @@
 Every multiplier is folded into the weights: m · (W x) is (m W) x, and Adam moves m W as it would have moved W where its
 learning rate is multiplied by m, its weight decay and its ε divided by it. So the modules, their files and whoever
 reads them know nothing of it. The last hidden states' 1 / width goes into the head, or, where the head is the
-embedding, into the norm before it; a block's 1 / depth into the matrices that end its branches. Heads keep their width,
-and with it the scale of their scores.
+embedding, into the norm before it; a block's 1 / depth into the matrices that end its branches; and what makes scores
+fall with the width of a head, not with its root, into the queries or their norm.
 """
 
 from collections.abc import Mapping
@@ -30,13 +30,14 @@ def transferred(family: ModuleType, config: Any, base: Any) -> list[Weight]:
     Raises UserError where a factor cannot be folded into the family's weights.
     """
     rows, axes, small = family.weights(config), config.axes(), base.axes()
-    if axes["q"][1] != small["q"][1]:
-        what = f"train.tuned_on: its heads are {small['q'][1]} wide, the model's {axes['q'][1]}"
-        raise UserError(what, expected="heads of one width, and more of them in a wider model")
     _check_folds(family, base)
     width, depth = axes["embed"][0] / small["embed"][0], config.num_hidden_layers / base.num_hidden_layers
     tied = any(row.name == "head.weight" and row.tied for row in rows)
     before = {row.name: row for row in family.weights(base)}
+    fused = any("+" in row.axes.split()[0] for row in rows)
+    if axes["q"][1] != small["q"][1] and fused:
+        what = f"train.tuned_on: its heads are {small['q'][1]} wide, the model's {axes['q'][1]}, and made by one matrix"
+        raise UserError(what, expected="heads of one width, and more of them in a wider model")
     out = []
     for row in rows:
         if row.name not in before:
@@ -53,6 +54,8 @@ def transferred(family: ModuleType, config: Any, base: Any) -> list[Weight]:
             eps /= depth
         if ends_branch(row, before):
             fold = 1 / depth
+        if makes_queries(row, before):
+            fold = (small["q"][1] / axes["q"][1]) ** 0.5
         started = _started(before[row.name], base.initializer_range, _inputs(row, small), spread * fold)
         out.append(replace(row, draw=started.draw, std=started.std, scale=Scale(rate * fold, fold, eps / fold)))
     return out
@@ -82,6 +85,12 @@ def ends_branch(row: Weight, rows: Mapping[str, Weight]) -> bool:
         return first == "embed"
     sibling = rows.get(row.name.removesuffix("bias") + "weight", row)
     return last == "embed" and row.name.endswith("bias") and (sibling is row or sibling.group == "matrix")
+
+
+def makes_queries(row: Weight, rows: Mapping[str, Weight]) -> bool:
+    """Whether scores are proportional to it: the norm of every head's queries, or else what queries are made by."""
+    normed = any(one.shared_by == "q" for one in rows.values())
+    return row.shared_by == "q" if normed else row.axes.split()[0] == "q"
 
 
 def _check_folds(family: ModuleType, base: Any) -> None:

@@ -62,9 +62,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim {self.qk_rope_head_dim} cannot be rotated in pairs")
-        if self.n_routed_experts % self.n_group or not 1 <= self.topk_group <= self.n_group:
-            raise ValueError(f"{self.topk_group} of {self.n_group} groups of {self.n_routed_experts} experts")
-        looked_at = self.n_routed_experts // self.n_group * self.topk_group
+        group, rest = divmod(self.n_routed_experts, self.n_group)
+        if rest or not 1 <= self.topk_group <= self.n_group or group < 2:  # a group is judged by its two best
+            what = f"n_routed_experts {self.n_routed_experts} in n_group {self.n_group}, of which topk_group"
+            raise ValueError(f"{what} {self.topk_group}: groups of one size, two experts or more in each")
+        looked_at = group * self.topk_group
         if not 1 <= self.num_experts_per_tok <= looked_at:
             raise ValueError(f"num_experts_per_tok {self.num_experts_per_tok} of {looked_at} experts")
 
