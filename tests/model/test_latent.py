@@ -20,7 +20,10 @@ MUTANTS = [
     ("src/pretrain/model/layers/latent.py", ".split([self.plain, self.value], -1)",
      ".flip(-1).split([self.plain, self.value], -1)"),
     ("src/pretrain/model/layers/latent.py", "interleaved=self.interleaved", "interleaved=False"),
-    ("src/pretrain/model/layers/latent.py", "mask=where.mask, scale=self.scale", "mask=where.mask"),
+    ("src/pretrain/model/layers/latent.py", "attention(q, k, v, mask=where.mask, scale=self.scale)",
+     "attention(q, k, v, mask=where.mask)"),
+    ("src/pretrain/model/layers/latent.py", "latent, mask=where.mask, scale=self.scale)", "latent, mask=where.mask)"),
+    ("src/pretrain/model/layers/latent.py", "[latent, k_turned], -1)", "[latent, 0 * k_turned], -1)"),
     ("src/pretrain/model/layers/latent.py", "self._heads(q, self.plain + self.turned).split([self.plain",
      "self._heads(q, self.plain + self.turned).roll(1, -1).split([self.plain"),
 ]  # fmt: skip

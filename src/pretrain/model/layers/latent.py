@@ -34,7 +34,7 @@ class LatentAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.plain, self.turned, self.value, self.kv_rank = plain, turned, value, kv_rank
-        self.interleaved, self.scale = interleaved, scale
+        self.interleaved, self.scale = interleaved, (plain + turned) ** -0.5 if scale is None else scale
         if q_rank is None:
             self.q = nn.Linear(width, heads * (plain + turned), bias=False)
         else:
@@ -59,10 +59,21 @@ class LatentAttention(nn.Module):
         )
         if where.cache is not None:
             latent, k_turned = where.cache.extend(self, latent, k_turned)
+            if x.shape[1] == 1:
+                return self._of_latent(q, q_turned, latent, k_turned, where)
         k, v = self._heads(self.kv_up(latent[:, 0]), self.plain + self.value).split([self.plain, self.value], -1)
         q = torch.cat([q.to(v.dtype), q_turned.to(v.dtype)], -1)
         k = torch.cat([k, k_turned.to(v.dtype).expand(-1, k.shape[1], -1, -1)], -1)
         out = attention(q, k, v, mask=where.mask, scale=self.scale)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+    def _of_latent(self, q: Tensor, q_turned: Tensor, latent: Tensor, k_turned: Tensor, where: Where) -> Tensor:
+        """The same for few queries, whose keys and values are never made: what makes them goes to queries and results
+        instead, and the latent is key and value of all heads (2.1.2)."""
+        up = self.kv_up.weight.to(latent.dtype).unflatten(0, (-1, self.plain + self.value))
+        k_up, v_up = up.split([self.plain, self.value], 1)
+        q = torch.cat([q.to(latent.dtype) @ k_up, q_turned], -1)
+        out = attention(q, torch.cat([latent, k_turned], -1), latent, mask=where.mask, scale=self.scale) @ v_up.mT
         return self.out(out.transpose(1, 2).flatten(2))
 
     @staticmethod
