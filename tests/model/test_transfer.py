@@ -124,6 +124,22 @@ def test_starts_as_printed() -> None:
               "blocks.3.mlp.down": 0.1 / 8**0.5 / 4, "blocks.0.attention.out": 0.1 / 8**0.5 / 4}  # fmt: skip
     for name, std in wanted.items():
         assert model.get_parameter(f"{name}.weight").std().item() == pytest.approx(std, rel=0.03), name
+    tied = fresh(replace(config, tie_word_embeddings=True), transferred(
+        llama, replace(config, tie_word_embeddings=True), replace(base, tie_word_embeddings=True)))  # fmt: skip
+    assert torch.equal(tied.norm.weight, torch.full((128,), 1 / 8)) and (model.norm.weight == 1).all()
+
+
+def test_an_orthogonal_update_follows_the_depth_alone() -> None:
+    config, base, moved = sized(32, 8), sized(BASE, 2), list[dict[str, Tensor]]()
+    rows = transferred(llama, config, base)
+    for some in (rows, [replace(row, scale=Scale()) for row in rows]):
+        model = fresh(config, rows)
+        before = {name: one.detach().clone() for name, one in model.named_parameters()}
+        learn(model, Muon(lr=0.02).build(model, some), 1)
+        moved.append({name: one.detach() - before[name] for name, one in model.named_parameters()})
+    for name, times in {"mlp.up": 1, "attention.q": 1, "mlp.down": 4, "attention.out": 4}.items():
+        here, there = (one[f"blocks.3.{name}.weight"] for one in moved)
+        assert torch.allclose(here * times, there, atol=1e-6), name
 
 
 def sizes(config: Any, rows: list[Weight], kind: Any = None) -> dict[str, float]:
