@@ -12,9 +12,10 @@ import pytest
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
-from pretrain.corpus.build import Build, made_of
+from pretrain.corpus.build import Build
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.ledger import entries
+from pretrain.corpus.made_of import made_of
 from pretrain.corpus.parts import Account, StepFile, Steps
 from pretrain.corpus.sources import source_files
 from pretrain.events.kinds import Event, Notice
@@ -22,7 +23,7 @@ from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
-    ("src/pretrain/corpus/build.py", "_each(value, _content)", "_each(value, str)"),
+    ("src/pretrain/corpus/made_of.py", "_each(value, _content)", "_each(value, str)"),
     ("src/pretrain/recipe/recipe.py", "**value.said()", "**value.options"),
     ("src/pretrain/recipe/schema.py", "value == f.default or", ""),
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),

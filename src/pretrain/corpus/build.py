@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from pretrain.base.errors import UserError
-from pretrain.base.extension import find, leaf
-from pretrain.base.files import MANIFEST, digest_of, manifest_digest, read_manifest, write
+from pretrain.base.extension import leaf
+from pretrain.base.files import digest_of, write
+from pretrain.corpus import parts
 from pretrain.corpus.alike import join_alike, write_shingles
 from pretrain.corpus.clusters import KEYS, Clustering
 from pretrain.corpus.cut import (
     ASIDE,
-    CUT_VERSION,
     RANKED,
     Chain,
     HoldOut,
@@ -48,9 +48,11 @@ from pretrain.corpus.joins import (
     write_keys,
     write_pieces,
 )
-from pretrain.corpus.parts import Account, Part, StepFile, Steps, split
-from pretrain.corpus.read_part import READ_VERSION, read_part
-from pretrain.corpus.sources import SourceFile, source_file
+from pretrain.corpus.made_of import reading_of, settings
+from pretrain.corpus.parts import Account, Part, Span, StepFile, Steps, split
+from pretrain.corpus.read_part import read_part
+from pretrain.corpus.sources import SourceFile
+from pretrain.corpus.spans import read_spans, write_spans
 from pretrain.corpus.steps import Step, run_steps
 from pretrain.corpus.task import Failure, Journal, Pool, Task
 from pretrain.events.kinds import Event, Notice
@@ -58,57 +60,6 @@ from pretrain.recipe.corpus import Corpus, Source
 from pretrain.recipe.schema import Leaf
 
 KEPT_BYTES = 64 * 2**20  # of text in a file of kept documents
-
-
-def version_of(step: Leaf) -> int:
-    """The version of a leaf's code: VERSION in its file, 1 where it says none."""
-    return getattr(find(step.kind, step.use), "VERSION", 1)
-
-
-def settings(step: Leaf) -> dict[str, object]:
-    """A leaf as it goes into a key: name, version, options; of files that an option names, their names and contents.
-
-    The convention: an option that names files has `path=True` in its field's `recipe.schema.key`; it is then relative
-    to the file that says it, and a changed file makes another key. Raises UserError where a file is missing.
-    """
-    paths = step.paths()
-    names = {name: _each(value, lambda path: Path(path).name) for name, value in paths.items()}
-    said = {"use": step.use, "version": version_of(step), **step.options, **names}
-    return {**said, "files": {name: _each(value, _content) for name, value in paths.items()}} if paths else said
-
-
-def _each(value: object, function: Callable[[str], str]) -> object:
-    return [function(str(one)) for one in value] if isinstance(value, tuple) else function(str(value))
-
-
-def _content(name: str) -> str:
-    """The digest of a file or folder that an option names; a word, such as "langid", stands for itself."""
-    path = Path(name)
-    if not path.is_absolute():
-        return name
-    if not path.exists():
-        raise UserError("no such file", where=name, expected="a file that an option of a step names")
-    earlier = (path / MANIFEST).is_file()  # a corpus of the store
-    return manifest_digest(read_manifest(path)) if earlier else source_file(path, path.name).digest
-
-
-def made_of(corpus: Corpus, files: Mapping[str, Sequence[SourceFile]], seed: int) -> dict[str, object]:
-    """All that a cut depends on."""
-    sources = {
-        one.name: {**_reading(one), "files": {file.url: file.digest for file in files[one.name]}}
-        for one in corpus.sources
-    }
-    steps = [settings(step) for step in corpus.steps]
-    cut = {"held_out": corpus.held_out, "measure": corpus.measure, "dropped_text": corpus.dropped_text}
-    return {"version": CUT_VERSION, "seed": seed, **cut, "sources": sources, "steps": steps}
-
-
-def _reading(source: Source) -> dict[str, object]:
-    reading: dict[str, object] = {"license": source.license, "version": READ_VERSION, "read": source.reader.use}
-    reading["reader"] = settings(source.reader)
-    if getattr(leaf(source.reader.kind, source.reader.use), "payloads", False):
-        reading["extract"] = settings(source.extract)
-    return reading
 
 
 @dataclass
@@ -120,7 +71,7 @@ class Build:
     steps: Steps
     pool: Pool
     report: Callable[[Event], None]
-    parts: list[Part] = field(default_factory=list)
+    units: list[Part] = field(default_factory=list)
     aside: dict[int, str] = field(default_factory=dict)  # parts by place, and why they failed
 
     @property
@@ -164,9 +115,9 @@ class Build:
         results = self.pool.run([task for _, task in todo]) if todo else []
         failed = {part: one for (part, _), one in zip(todo, results, strict=True) if isinstance(one, Failure)}
         for part, one in failed.items():
-            where = _where(self.parts[part], one)
+            where = _where(self.units[part], one)
             self.aside[part] = f"{one.task.name}, {where}: {_why(one)}"
-            if len(self.aside) > self.corpus.failed_share * len(self.parts):
+            if len(self.aside) > self.corpus.failed_share * len(self.units):
                 share = f"at most corpus.failed_share = {self.corpus.failed_share} of the parts"
                 raise UserError(f"{one.task.name} failed three times: {_why(one)}", where=where, expected=share)
             self.report(Notice("warning", f"set aside: {self.aside[part]}"))
@@ -187,18 +138,33 @@ class Build:
         write_rows(empty, np.zeros(0, dtype))
         return empty
 
+    def _spans(self, source: Source, files: Sequence[SourceFile]) -> dict[str, list[Span]]:
+        """Where the large files of a source are cut, by URL; one that cannot be is read as a whole."""
+        reader, what = source.reader.bind(), settings(source.reader)
+        if not hasattr(reader, "spans"):
+            return {}
+        some, size = [file for file in files if parts.large(file)], parts.PART_BYTES
+        made = [self.steps.file(f"spans-{source.reader.use}", [what, file.digest, size], ".npy") for file in some]
+        tasks = [
+            Task(f"looking through {file.url}", write_spans, (file, reader, size, out))
+            for file, out in zip(some, made, strict=True)
+            if not out.done()
+        ]
+        self.pool.run(tasks)
+        return {file.url: read_spans(out) for file, out in zip(some, made, strict=True) if out.done()}
+
     def _read(self, files: Mapping[str, Sequence[SourceFile]]) -> list[Chain]:
         tasks, chains = list[tuple[int, StepFile, Task]](), list[Chain]()
         for source in self.corpus.sources:
-            reader, extractor, reading = source.reader.bind(), source.extract.bind(), _reading(source)
-            for part in split(source.name, files[source.name], getattr(reader, "spans", None)):
+            reader, extractor, reading = source.reader.bind(), source.extract.bind(), reading_of(source)
+            for part in split(source.name, files[source.name], self._spans(source, files[source.name])):
                 file = self.steps.file(
                     f"read-{source.reader.use}", {"source": source.name, **reading, "files": part.inputs}
                 )
                 arguments = (part, reader, extractor, source.license, file)
                 tasks.append((len(chains), file, Task(f"reading {source.name}", read_part, arguments)))
                 chains.append(Chain(len(chains) + 1, source.name, file))
-                self.parts.append(part)
+                self.units.append(part)
         for i in self._try(tasks):
             part, _, _, license, file = tasks[i][2].arguments
             aside = StepFile(file.path.with_stem(digest_of([file.key, SET_ASIDE])))

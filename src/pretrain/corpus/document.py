@@ -105,8 +105,7 @@ class Rule:
 class Reader(Protocol):
     """A leaf of `corpus/read`. With `folders = True` a folder that a pattern names is one source file.
 
-    With `spans(file, size)` a large file is read in parts: (start, stop, number of the first record) of each, which
-    `read` finds in `file.span`.
+    With `spans(file, size)` (corpus/spans.py) a large file is read in parts: `read` finds each in `file.span`.
     """
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from pretrain.base.files import digest_file, digest_of, room_for, sync_folder, w
 from pretrain.corpus.sources import SourceFile
 
 PART_BYTES = 32 * 2**20  # of input, on average, in a part of small files
-Spans = Callable[[SourceFile, int], Iterable[tuple[int, int, int]]]  # of about so many bytes each; none: it is whole
+Span = tuple[int, int, int]  # of a file: where it starts, where it ends, the number of its first record
 BATCH = 512  # rows of a row group, and of what a step holds in memory
 
 
@@ -35,15 +35,19 @@ class Part:
         return [[file.url, file.digest, file.span] for file in self.files]
 
 
-def split(source: str, files: Sequence[SourceFile], spans: Spans | None = None) -> list[Part]:
+def large(file: SourceFile) -> bool:
+    """Whether a file is to be read in parts."""
+    return file.bytes > 2 * PART_BYTES and not file.remote
+
+
+def split(source: str, files: Sequence[SourceFile], spans: Mapping[str, Sequence[Span]]) -> list[Part]:
     """Parts of about PART_BYTES. Where one ends depends on its last file alone, so that a new file changes one part.
 
-    A file of several times that is read in the `spans` that its reader knows, each a part of its own.
+    A large file is read in its `spans`, by URL, each a part of its own.
     """
     parts, some, size = list[Part](), list[SourceFile](), 0
     for file in files:
-        large = file.bytes > 2 * PART_BYTES and not file.remote and spans is not None
-        if large and spans is not None and len(found := list(spans(file, PART_BYTES))) > 1:
+        if len(found := spans.get(file.url, ())) > 1:
             parts += [Part(source, tuple(some))] if some else []
             parts += [Part(source, (replace(file, span=span),)) for span in found]
             some, size = [], 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pretrain.base.errors import UserError
 from pretrain.base.files import write
-from pretrain.corpus.build import made_of
+from pretrain.corpus.made_of import made_of
 from pretrain.corpus.sources import Digests, SourceFile, source_files
 from pretrain.events.directory import RunDirectory
 from pretrain.recipe.read import load

@@ -16,8 +16,9 @@ from typing import Any, cast
 
 from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import digest_file, write
-from pretrain.corpus.build import Build, made_of
+from pretrain.corpus.build import Build
 from pretrain.corpus.cut import CUT_VERSION, Cut, empty
+from pretrain.corpus.made_of import made_of
 from pretrain.corpus.parts import Steps
 from pretrain.corpus.sample import Sample
 from pretrain.corpus.sources import local_files

@@ -4,7 +4,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, ClassVar
 
 from pretrain.base.optional import extra
@@ -12,6 +12,8 @@ from pretrain.corpus.document import LONGEST, Flaw, Record
 from pretrain.corpus.sources import SourceFile
 
 STARTS = (b"\x1f\x8b\x08", b"WARC/", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")  # of a record, or of its compression
+ARC = b"filedesc:"  # how an ARC file begins
+ARC_HEAD = re.compile(rb"\S+ \S+ \d{14} [^\r\n]*?(\d{1,18})\r?\n")  # of its records: address, host, time, type, length
 WINDOW = 1 << 20  # bytes searched at a time
 
 
@@ -24,72 +26,111 @@ class Warc:
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """Records at their byte offsets, their HTTP encodings undone."""
         with file.open() as raw:
-            start = raw.read(10)
+            for _, one in _walk(file, raw):
+                if one is not None:
+                    yield one
+
+    def spans(self, file: SourceFile, size: int) -> Iterator[tuple[int, int, int]]:
+        """Runs of whole records of about `size` bytes: (first byte, where it ends, first byte again).
+
+        The file is walked as it is read, and cut where the reader found a record at the very byte at which the one
+        before it ends, both alone in their gzip members, whose checksum is right: what only looks like a start is none.
+        A file that is compressed as a whole has no such place.
+        """
+        start, before, last = 0, -1, -1  # of the span, of the record before, and the place that this one was given
+        found: int | None = None  # where the file is cut if no other record is found there
+        with file.open() as raw, file.open() as beside:
+            if not raw.read(10).startswith((*STARTS[:2], ARC)):
+                return
             raw.seek(0)
-            old = start.startswith(b"filedesc:") or (start[:2] == b"\x1f\x8b" and _is_arc(file))
-            yield from _arc(file, raw) if old else _apart(_warc(file, raw))
+            for at, one in _walk(file, raw):
+                if found is not None and at > found:
+                    yield start, found, start
+                    start = found
+                far = at >= start + size and max(before, last) < at
+                found = at if far and _ends_at(file, beside, before, at) else None
+                before, last = at, last if one is None else one.place
+        yield start, file.bytes, start
+
+
+def _ends_at(file: SourceFile, raw: BinaryIO, place: int, end: int) -> bool:
+    """Whether the record at a place ends there, and no other one before it."""
+    if _end(raw, place, file.bytes, ended=False) != end:
+        return False
+    raw.seek(0)
+    return len(list(_walk(replace(file, span=(place, end, place)), raw))) == 1
+
+
+def _walk(file: SourceFile, raw: BinaryIO) -> Iterator[tuple[int, Record | Flaw | None]]:
+    """(byte offset, what is there) of all records of a file or of a span of it; None for those of no interest."""
+    old = raw.read(len(ARC)) == ARC or _is_arc(file)
+    raw.seek(0)
+    yield from _arc(file, raw) if old else _apart(_warc(file, raw))
 
 
 def _is_arc(file: SourceFile) -> bool:
     try:
         with file.plain() as stream:
-            return stream.read(9) == b"filedesc:"
+            return stream.read(len(ARC)) == ARC
     except (OSError, EOFError, zlib.error):
         return False
 
 
-def _apart(found: Iterator[Record | Flaw]) -> Iterator[Record | Flaw]:
+def _apart(found: Iterator[tuple[int, Record | Flaw | None]]) -> Iterator[tuple[int, Record | Flaw | None]]:
     """Places of their own also for the records of one gzip member, which share its offset."""
     before = -1
-    for one in found:
-        before = max(one.place, before + 1)
-        yield type(one)(**{**vars(one), "place": before})
+    for at, one in found:
+        if one is not None:
+            before = max(one.place, before + 1)
+        yield at, None if one is None else type(one)(**{**vars(one), "place": before})
 
 
-def _warc(file: SourceFile, raw: BinaryIO) -> Iterator[Record | Flaw]:
+def _warc(file: SourceFile, raw: BinaryIO) -> Iterator[tuple[int, Record | Flaw | None]]:
     """A record is held back until the next one is found, or its own bytes are known to be whole."""
     warc = extra("fastwarc.warc", "crawl")
     types = warc.WarcRecordType
     kinds = types.response | types.resource | types.conversion | types.revisit | types.unknown
-    start: int | None = 0
-    while start is not None and start < file.bytes:
+    start: int | None
+    start, stop = file.span[:2] if file.span else (0, file.bytes)
+    while start is not None and start < stop:
         held: Record | Flaw | None = None
         at, ended = -1, False
         raw.seek(start)
         try:
             for record in warc.ArchiveIterator(
-                _From(raw), parse_http=True, auto_decode="all", record_types=types.any_type
+                _From(raw, stop), parse_http=True, auto_decode="all", record_types=types.any_type
             ):
-                if held is not None:
-                    yield held
+                if at >= 0:
+                    yield at, held
                 at = start + record.stream_pos
                 held = _record(file, record, at, types) if record.record_type & kinds else None
             ended = True
         except (OSError, EOFError, ValueError, RuntimeError):
             pass
-        end = start if at < 0 else _end(raw, at, file.bytes, ended=ended)
+        end = start if at < 0 else _end(raw, at, stop, ended=ended)
         if end is None:
-            yield Flaw(at, held.url if held else f"{file.url}#{at}", "damaged record")
+            yield at, Flaw(at, held.url if held else f"{file.url}#{at}", "damaged record")
             start = _next(raw, at + 1)
             continue
-        if held is not None:
-            yield held
+        if at >= 0:
+            yield at, held
         start = _next(raw, max(end, start + 1))
-        if end < (stop := file.bytes if start is None else start):
-            yield Flaw(end, f"{file.url} bytes {end} to {stop}", "unreadable bytes")
+        if end < (beyond := stop if start is None else min(start, stop)):
+            yield end, Flaw(end, f"{file.url} bytes {end} to {beyond}", "unreadable bytes")
 
 
 class _From(io.RawIOBase):
-    """The rest of a file, as if it began here."""
+    """A file from here to `stop`, as if it were one."""
 
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._start = raw, raw.tell()
+    def __init__(self, raw: BinaryIO, stop: int) -> None:
+        self._raw, self._start, self._stop = raw, raw.tell(), stop
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        return self._raw.read(size)
+        left = max(self._stop - self._raw.tell(), 0)
+        return self._raw.read(left if size < 0 else min(size, left))
 
     def tell(self) -> int:
         return self._raw.tell() - self._start
@@ -101,10 +142,13 @@ def _end(raw: BinaryIO, place: int, size: int, *, ended: bool) -> int | None:
     head, found, _ = raw.read(1 << 16).partition(b"\r\n\r\n")
     if head.startswith(b"\x1f\x8b"):
         return _member_end(raw, place)
-    if not head.startswith(b"WARC/"):
+    if old := ARC_HEAD.match(head + found):
+        end = place + old.end() + int(old[1])
+    elif head.startswith(b"WARC/"):
+        length = re.search(rb"(?im)^content-length:\s*(\d{1,18})\s*$", head)
+        end = place + len(head) + len(found) + int(length[1]) if length else size + 1
+    else:
         return size if ended else place + 1  # other compressions check themselves
-    length = re.search(rb"(?im)^content-length:\s*(\d{1,18})\s*$", head)
-    end = place + len(head) + len(found) + int(length[1]) if length else size + 1
     if end > size:
         return None
     raw.seek(end)
@@ -163,26 +207,30 @@ def _record(file: SourceFile, record: Any, place: int, types: Any) -> Record | F
     return Record(place, url, None, data, media_type, language=language, date=headers.get("WARC-Date"))
 
 
-def _arc(file: SourceFile, raw: BinaryIO) -> Iterator[Record | Flaw]:
+def _arc(file: SourceFile, raw: BinaryIO) -> Iterator[tuple[int, Record | Flaw | None]]:
     """What came before WARC; warcio reads it, fastwarc does not."""
-    archive = extra("warcio.archiveiterator", "crawl").ArchiveIterator(raw, arc2warc=True)
-    place = -1
+    start, stop = file.span[:2] if file.span else (0, file.bytes)
+    raw.seek(start)
+    archive = extra("warcio.archiveiterator", "crawl").ArchiveIterator(_From(raw, stop), arc2warc=True)
+    place = start - 1
     try:
         for record in archive:
             data = record.content_stream().read(LONGEST + 1)
-            place = max(archive.get_record_offset(), place + 1)  # which reads to the record's end
+            at = start + archive.get_record_offset()  # which reads to the record's end
+            place = max(at, place + 1)
             url = record.rec_headers.get_header("WARC-Target-URI") or f"{file.url}#{place}"
             if record.rec_type != "response":
+                yield at, None
                 continue
             status = record.http_headers.get_statuscode() if record.http_headers else "200"
             if not status.startswith("2"):
-                yield Flaw(place, url, f"HTTP status {status}")
+                yield at, Flaw(place, url, f"HTTP status {status}")
                 continue
             if len(data) > LONGEST:
-                yield Flaw(place, url, "too large")
+                yield at, Flaw(place, url, "too large")
                 continue
             media = record.http_headers.get_header("Content-Type") if record.http_headers else None
             media_type = (media or "").partition(";")[0].strip().lower()
-            yield Record(place, url, None, data, media_type, date=record.rec_headers.get_header("WARC-Date"))
+            yield at, Record(place, url, None, data, media_type, date=record.rec_headers.get_header("WARC-Date"))
     except Exception:  # warcio raises what it meets: zlib errors, its own, broken ints
-        yield Flaw(place + 1, f"{file.url} bytes {place + 1} to {file.bytes}", "unreadable bytes")
+        yield place + 1, Flaw(place + 1, f"{file.url} bytes {place + 1} to {stop}", "unreadable bytes")
