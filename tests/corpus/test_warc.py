@@ -205,7 +205,7 @@ def test_records_that_share_a_member_stay_together(tmp_path: Path) -> None:
     found, spans = in_parts(tmp_path / "c.warc.gz", 1)
     assert found == read(tmp_path / "c.warc.gz") and [start for start, _, _ in spans] == [*starts[:12], *starts[14:-1]]
     many = gzip.compress(b"".join([record(0, b"<p>same")] * 3000))  # more records than bytes: their places run on
-    (tmp_path / "b.warc.gz").write_bytes(many + whole)
+    (tmp_path / "b.warc.gz").write_bytes(many + members(some)[0])
     assert len(many) < 3000 and in_parts(tmp_path / "b.warc.gz", 1)[0] == read(tmp_path / "b.warc.gz")
 
 
