@@ -128,13 +128,13 @@ def test_every_option_that_names_files(tmp_path: Path, use: str, option: str) ->
     before = key_of(made)
     (tmp_path / "sets" / "a.jsonl").write_text("two")
     assert key_of(made) != before
-    assert str(tmp_path / "sets") in str(made.corpus.steps[0].paths())
+    assert str(tmp_path / "sets") in str(made.corpus.steps[0].leaf.paths())
 
 
 def test_a_default_that_is_a_word_is_no_file(tmp_path: Path) -> None:
     lines(tmp_path / "in" / "a.jsonl", [{"text": "text"}])
     made = recipe(tmp_path, '[[corpus.steps]]\nuse = "language"\nmodel = "langid"\n')
-    assert made.corpus.steps[0].bind().model == "langid" and key_of(made)["steps"][0]["model"] == "langid"
+    assert made.corpus.steps[0].leaf.bind().model == "langid" and key_of(made)["steps"][0]["model"] == "langid"
 
 
 def test_no_source_is_held_out_whole(tmp_path: Path) -> None:

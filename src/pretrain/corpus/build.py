@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pretrain.base.errors import UserError
@@ -17,7 +16,7 @@ from pretrain.base.extension import leaf
 from pretrain.base.files import digest_of, write
 from pretrain.corpus import parts
 from pretrain.corpus.alike import join_alike, write_shingles
-from pretrain.corpus.clusters import KEYS, Clustering
+from pretrain.corpus.clusters import Clustering
 from pretrain.corpus.cut import (
     ASIDE,
     RANKED,
@@ -34,7 +33,7 @@ from pretrain.corpus.cut import (
     write_index,
 )
 from pretrain.corpus.document import Flaw, Record
-from pretrain.corpus.exchange import ranges, write_rows
+from pretrain.corpus.exchange import ranges
 from pretrain.corpus.joins import (
     EDITS,
     MARKS,
@@ -56,10 +55,23 @@ from pretrain.corpus.spans import read_spans, write_spans
 from pretrain.corpus.steps import Step, run_steps
 from pretrain.corpus.task import Failure, Journal, Pool, Task
 from pretrain.events.kinds import Event, Notice
-from pretrain.recipe.corpus import Corpus, Source
+from pretrain.recipe.corpus import Corpus, CorpusStep, Source
 from pretrain.recipe.schema import Leaf
 
 KEPT_BYTES = 64 * 2**20  # of text in a file of kept documents
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What a step that finds copies made of the parts that it is for, by their places."""
+
+    step: CorpusStep
+    files: dict[int, StepFile]
+    keys: dict[int, StepFile]
+
+    def of_all(self) -> bool:
+        """Whether it holds all near copies of the corpus."""
+        return self.step.leaf.use == "minhash" and not self.step.sources and self.step.leaf.bind().scope == "all"
 
 
 @dataclass
@@ -82,19 +94,19 @@ class Build:
     def run(self, files: Mapping[str, Sequence[SourceFile]], folder: Path) -> None:
         """Reads, filters, joins and cuts. Raises UserError."""
         chains = self._read(files)
-        local: list[tuple[Leaf, Step]] = []
-        marks: list[tuple[Leaf, list[StepFile], list[StepFile]]] = []
+        local, marks = list[CorpusStep](), list[_Marks]()
         for step in self.corpus.steps:
-            if step.kind != "corpus.dedup":
-                local.append((step, Step(step.use, step.bind())))
+            if step.leaf.kind != "corpus.dedup":
+                local.append(step)
                 continue
             chains, local = self._local(chains, local), []
-            if hasattr(leaf(step.kind, step.use), "pieces"):
+            if hasattr(leaf(step.leaf.kind, step.leaf.use), "pieces"):
                 chains = self._pieces(chains, step)
             else:
-                keys, failed = self._keys(chains, step, f"{step.use} keys")
+                keys, failed = self._keys(chains, step, f"{step.leaf.use} keys")
                 chains = self._mark(chains, step, keys, failed)
-                marks.append((step, [chain.files[-1][1] for chain in chains], keys))
+                marked = {i: chain.files[-1][1] for i, chain in enumerate(chains) if step.takes(chain.source)}
+                marks.append(_Marks(step, marked, keys))
         chains = self._local(chains, local)
         self._cut(chains, marks, folder)
 
@@ -131,12 +143,6 @@ class Build:
         for (use, _, edits), file in zip(steps, made, strict=True):
             chain = chain.then(use, file, edits=edits)
         return chain
-
-    def _nothing(self, file: StepFile, dtype: np.dtype) -> StepFile:
-        """Stands for the keys of a part that is set aside."""
-        empty = StepFile(file.path.with_stem(digest_of([file.key, SET_ASIDE])))
-        write_rows(empty, np.zeros(0, dtype))
-        return empty
 
     def _spans(self, source: Source, files: Sequence[SourceFile]) -> dict[str, list[Span]]:
         """Where the large files of a source are cut, by URL; one that cannot be is read as a whole."""
@@ -182,20 +188,20 @@ class Build:
             self._say(f"reading {source.name}", account, acts=False)
         return chains
 
-    def _local(self, chains: list[Chain], steps: Sequence[tuple[Leaf, Step]]) -> list[Chain]:
+    def _local(self, chains: list[Chain], steps: Sequence[CorpusStep]) -> list[Chain]:
         """Consecutive filters and edits; a part's missing files are made in one go."""
         if not steps:
             return chains
         tasks, begun, after = list[tuple[int, StepFile, Task]](), [], []
-        named = [settings(made) for made, _ in steps]
+        named = [(one, Step(one.leaf.use, one.leaf.bind()), settings(one.leaf)) for one in steps]
         for i, chain in enumerate(chains):
             todo: list[tuple[Step, StepFile]] = []
             start = chain
-            for (made, step), what in zip(steps, named, strict=True):
-                file = self.steps.file(made.use, [chain.key, what, self.sample, self.seed])
+            for step, what in ((step, what) for one, step, what in named if one.takes(chain.source)):
+                file = self.steps.file(step.use, [chain.key, what, self.sample, self.seed])
                 if todo or not file.done():
                     todo.append((step, file))
-                chain = chain.then(made.use, file, edits=step.edits)
+                chain = chain.then(step.use, file, edits=step.edits)
                 if not todo:
                     start = chain
             arguments = (start.base, start.edited, start.last, todo, self.sample, self.seed)
@@ -208,8 +214,13 @@ class Build:
         for i in self._try(tasks):
             start, todo = begun[i]
             after[i] = self._set_aside(start, [(step.use, step.schema(), step.edits) for step, _ in todo])
-        for number, (made, _) in enumerate(steps):
-            self._say(made.use, _total([chain.files[number - len(steps)][1] for chain in after]))
+        made: list[list[StepFile]] = [[] for _ in steps]
+        for before, chain in zip(chains, after, strict=True):
+            taken = [files for one, files in zip(steps, made, strict=True) if one.takes(chain.source)]
+            for files, (_, file) in zip(taken, chain.files[len(before.files) :], strict=True):
+                files.append(file)
+        for one, files in zip(steps, made, strict=True):
+            self._say(one.leaf.use, _total(files))
         return after
 
     def _say(self, name: str, total: Account, *, acts: bool = True) -> None:
@@ -228,101 +239,104 @@ class Build:
             said.append("it changed nothing")
         self.report(Notice("warning" if much or idle else "info", f"{name}: {'; '.join(said)}"))
 
-    def _keys(self, chains: Sequence[Chain], step: Leaf, name: str) -> tuple[list[StepFile], set[int]]:
-        """Keys of every part, and the parts to set aside."""
-        bound, what, out, tasks = step.bind(), settings(step), list[StepFile](), list[tuple[int, StepFile, Task]]()
+    def _keys(self, chains: Sequence[Chain], step: CorpusStep, name: str) -> tuple[dict[int, StepFile], set[int]]:
+        """Keys of every part that the step is for, by its place, and the parts to set aside."""
+        use, bound, what = step.leaf.use, step.leaf.bind(), settings(step.leaf)
+        tasks = list[tuple[int, StepFile, Task]]()
         for i, chain in enumerate(chains):
-            scope = chain.source if getattr(bound, "scope", "all") == "source" else ""
-            options = [what, scope, self.sample, chain.number]
-            file = self.steps.file(f"{step.use}-keys", [chain.key, *options], ".npy")
-            arguments = (chain.base, chain.edited, chain.last, bound, scope, chain.number, self.sample, self.seed, file)
-            tasks.append((i, file, Task(name, write_keys, arguments)))
-            out.append(file)
+            if step.takes(chain.source):
+                scope = chain.source if getattr(bound, "scope", "all") == "source" else ""
+                options = [what, scope, self.sample, chain.number]
+                file = self.steps.file(f"{use}-keys", [chain.key, *options], ".npy")
+                before = (chain.base, chain.edited, chain.last)
+                arguments = (*before, bound, scope, chain.number, self.sample, self.seed, file)
+                tasks.append((i, file, Task(name, write_keys, arguments)))
         failed = self._try(tasks)
-        return [self._nothing(file, KEYS) if i in failed else file for i, file in enumerate(out)], failed
+        return {i: file for i, file, _ in tasks if i not in failed}, failed
 
-    def _mark(self, chains: Sequence[Chain], step: Leaf, keys: Sequence[StepFile], failed: set[int]) -> list[Chain]:
-        earlier = [file for path in getattr(step.bind(), "against", ()) for file in _index(Path(path), step)]
-        join, failed = self._alike(chains, step, failed)
-        keys = [self._nothing(file, KEYS) if i in failed else file for i, file in enumerate(keys)]
-        names = [*(file.key for file in keys), *(file.entry()["digest"] for file in earlier)]
-        clustering = Clustering(self.steps, f"{step.use}-clusters", names, self._must)
-        members = clustering.members([*keys, *earlier], join)
-        tasks, after = list[tuple[int, StepFile, Task]](), []
-        for i, chain in enumerate(chains):
-            file = self.steps.file(step.use, [chain.key, names, chain.number])
-            arguments = (chain.base, chain.last, members, chain.number, file)
-            tasks += [(i, file, Task(step.use, mark, arguments))] if i not in failed else []
-            after.append(chain.then(step.use, file))
-        for i in failed | self._try(tasks):
-            after[i] = self._set_aside(chains[i], [(step.use, MARKS, False)])
+    def _mark(
+        self, chains: Sequence[Chain], step: CorpusStep, keys: Mapping[int, StepFile], failed: set[int]
+    ) -> list[Chain]:
+        use = step.leaf.use
+        earlier = [file for path in getattr(step.leaf.bind(), "against", ()) for file in _index(Path(path), step.leaf)]
+        join, more = self._alike(chains, step.leaf, keys)
+        failed, mine = failed | more, [file for i, file in keys.items() if i not in more]
+        names = [*(file.key for file in mine), *(file.entry()["digest"] for file in earlier)]
+        members = Clustering(self.steps, f"{use}-clusters", names, self._must).members([*mine, *earlier], join)
+        tasks, after = list[tuple[int, StepFile, Task]](), list(chains)
+        for i in keys.keys() - more:
+            chain = chains[i]
+            file = self.steps.file(use, [chain.key, names, chain.number])
+            tasks.append((i, file, Task(use, mark, (chain.base, chain.last, members, chain.number, file))))
+            after[i] = chain.then(use, file)
+        for i in failed | self._try(sorted(tasks, key=lambda one: one[0])):
+            after[i] = self._set_aside(chains[i], [(use, MARKS, False)])
         return after
 
-    def _alike(self, chains: Sequence[Chain], step: Leaf, failed: set[int]) -> tuple[Callable | None, set[int]]:
+    def _alike(
+        self, chains: Sequence[Chain], step: Leaf, keys: Mapping[int, StepFile]
+    ) -> tuple[Callable | None, set[int]]:
         """What joins the candidates of a step that verifies them, by their shingles; and the parts to set aside."""
         bound, what, tasks = step.bind(), settings(step), list[tuple[int, StepFile, Task]]()
         if getattr(bound, "verify", None) is None:
-            return None, failed
-        for i, chain in enumerate(chains):
+            return None, set()
+        for i in keys:
+            chain = chains[i]
             file = self.steps.file(f"{step.use}-shingles", [chain.key, what, self.sample, self.seed], ".npy")
             arguments = (chain.base, chain.edited, chain.last, bound, self.sample, self.seed, file)
-            tasks += [(i, file, Task(f"{step.use} shingles", write_shingles, arguments))] if i not in failed else []
-        failed = failed | self._try(tasks)
+            tasks.append((i, file, Task(f"{step.use} shingles", write_shingles, arguments)))
+        failed = self._try(tasks)
         files = {chains[i].number: file for i, file, _ in tasks if i not in failed}
         return partial(join_alike, files, bound.verify), failed
 
-    def _pieces(self, chains: Sequence[Chain], step: Leaf) -> list[Chain]:
-        bound, what, tasks = step.bind(), settings(step), list[tuple[int, StepFile, Task]]()
+    def _pieces(self, chains: Sequence[Chain], step: CorpusStep) -> list[Chain]:
+        use, bound, what = step.leaf.use, step.leaf.bind(), settings(step.leaf)
+        tasks, after = list[tuple[int, StepFile, Task]](), list(chains)
         for i, chain in enumerate(chains):
-            file = self.steps.file(f"{step.use}-pieces", [chain.key, what, chain.number], ".npy")
-            arguments = (chain.base, chain.edited, chain.last, bound, chain.number, file)
-            tasks.append((i, file, Task(step.use, write_pieces, arguments)))
+            if step.takes(chain.source):
+                file = self.steps.file(f"{use}-pieces", [chain.key, what, chain.number], ".npy")
+                arguments = (chain.base, chain.edited, chain.last, bound, chain.number, file)
+                tasks.append((i, file, Task(use, write_pieces, arguments)))
         failed = self._try(tasks)
-        pieces = [self._nothing(file, PIECES) if i in failed else file for i, file, _ in tasks]
-        names = [file.key for file in pieces]
-        count = ranges(sum(file.entry()["account"]["rows_in"] for file in pieces), PIECES.itemsize)
-        found = [
-            self.steps.file(f"{step.use}-repeated", [names, bound.most, part, count], ".npy") for part in range(count)
-        ]
+        pieces = {i: file for i, file, _ in tasks if i not in failed}
+        names = [file.key for file in pieces.values()]
+        count = ranges(sum(file.entry()["account"]["rows_in"] for file in pieces.values()), PIECES.itemsize)
+        found = [self.steps.file(f"{use}-repeated", [names, bound.most, part, count], ".npy") for part in range(count)]
         self._must(
             [
-                Task(step.use, repeated, (pieces, part, count, bound.most, file))
+                Task(use, repeated, (list(pieces.values()), part, count, bound.most, file))
                 for part, file in enumerate(found)
                 if not file.done()
             ]
         )
-        tasks, after = [], []
-        for i, chain in enumerate(chains):
-            file = self.steps.file(step.use, [chain.key, names, what, chain.number])
-            task = Task(step.use, take_out, (chain.base, chain.edited, chain.last, bound, found, chain.number, file))
-            tasks += [(i, file, task)] if i not in failed else []
-            after.append(chain.then(step.use, file, edits=True))
+        tasks = []
+        for i in pieces:
+            chain = chains[i]
+            file = self.steps.file(use, [chain.key, names, what, chain.number])
+            task = Task(use, take_out, (chain.base, chain.edited, chain.last, bound, found, chain.number, file))
+            tasks.append((i, file, task))
+            after[i] = chain.then(use, file, edits=True)
         for i in failed | self._try(tasks):
-            after[i] = self._set_aside(chains[i], [(step.use, EDITS, True)])
-        self._say(step.use, _total([chain.files[-1][1] for chain in after]))
+            after[i] = self._set_aside(chains[i], [(use, EDITS, True)])
+        self._say(use, _total([chain.files[-1][1] for chain in after if step.takes(chain.source)]))
         return after
 
-    def _cut(
-        self, chains: list[Chain], marks: Sequence[tuple[Leaf, list[StepFile], list[StepFile]]], folder: Path
-    ) -> None:
+    def _cut(self, chains: list[Chain], marks: Sequence[_Marks], folder: Path) -> None:
         """Which copies stay, what is held out, and the verdicts; its files are the cut's own."""
         scratch = Steps(folder / "scratch")
         lost: list[tuple[str, str, list[StepFile]]] = []
         left = _total([chain.last or chain.base for chain in chains]).rows_out
-        for step, files, _ in marks:
-            bound, name = step.bind(), f"{step.use}-{len(lost)}"
-            before = [one for _, _, one in lost]
-            ranked = [scratch.file(f"{name}-ranked", chain.number, ".npy") for chain in chains]
+        for one in marks:
+            bound, use = one.step.leaf.bind(), one.step.leaf.use
+            before, name = [files for _, _, files in lost], f"{use}-{len(lost)}"
+            ranked = {i: scratch.file(f"{name}-ranked", chains[i].number, ".npy") for i in one.files}
             self._must(
-                [
-                    Task(step.use, rank, (chain, file, bound.keep, before, out))
-                    for chain, file, out in zip(chains, files, ranked, strict=True)
-                ]
+                [Task(use, rank, (chains[i], one.files[i], bound.keep, before, out)) for i, out in ranked.items()]
             )
-            losers = self._ranges(scratch, f"{name}-lost", ranked, lose, bound.most)
-            lost.append((step.use, bound.reason, losers))
+            losers = self._ranges(scratch, f"{name}-lost", list(ranked.values()), lose, bound.most)
+            lost.append((use, bound.reason, losers))
             gone = sum(file.entry()["account"]["rows_in"] for file in losers)
-            self._say(step.use, Account(left, left - gone, reasons=Counter({bound.reason: gone})), acts=False)
+            self._say(use, Account(left, left - gone, reasons=Counter({bound.reason: gone})), acts=False)
             left -= gone
         drawn = self._draws(scratch, chains, marks, [one for _, _, one in lost])
         few = 1 + len(self.corpus.sources)
@@ -341,9 +355,13 @@ class Build:
         )
         self._must(
             [
-                Task("index", write_index, (key, verdict, StepFile(folder / "index" / step.use / f"{i:05}.npy")))
-                for step, _, keys in marks
-                for i, (key, verdict) in enumerate(zip(keys, verdicts, strict=True))
+                Task(
+                    "index",
+                    write_index,
+                    (key, verdicts[i], StepFile(folder / "index" / one.step.leaf.use / f"{i:05}.npy")),
+                )
+                for one in marks
+                for i, key in one.keys.items()
             ]
         )
         gathered = self._gather(chains, kept, folder)
@@ -366,15 +384,14 @@ class Build:
         self,
         scratch: Steps,
         chains: Sequence[Chain],
-        marks: Sequence[tuple[Leaf, list[StepFile], list[StepFile]]],
+        marks: Sequence[_Marks],
         lost: Sequence[Sequence[StepFile]],
     ) -> list[StepFile]:
         """Every survivor's draw; near copies, and the documents of a group, share theirs."""
-        near = next((keys for step, _, keys in marks if step.use == "minhash" and step.bind().scope == "all"), None)
+        near = next((one.keys for one in marks if one.of_all()), None)
         split = "held-out split: near copies"
-        keys, failed = (
-            (near, set()) if near is not None else self._keys(chains, Leaf(("corpus.dedup",), "minhash"), split)
-        )
+        minhash = CorpusStep(Leaf(("corpus.dedup",), "minhash"))
+        keys, failed = (near, set()) if near is not None else self._keys(chains, minhash, split)
         if failed:
             raise UserError(f"{split}: {len(failed)} parts failed three times", expected="the keys of all of them")
         groups = [self.steps.file("groups", [chain.base.key, chain.number], ".npy") for chain in chains]
@@ -385,7 +402,7 @@ class Build:
                 if not file.done()
             ]
         )
-        all_keys = [*keys, *groups]
+        all_keys = [*keys.values(), *groups]
         names = [file.key for file in all_keys]
         members = Clustering(self.steps, "held-out-clusters", names, self._must).members(all_keys)
         ranked = [scratch.file("members", chain.number, ".npy") for chain in chains]
@@ -428,7 +445,7 @@ def _index(folder: Path, step: Leaf) -> list[StepFile]:
     made = next((one for one in table if one["use"] == step.use), None)
     if made is None:
         raise UserError(f"it has no index of {step.use}", where=str(folder), expected=f"{step.use} among its steps")
-    free = ("against", "files", "keep", "most", "verify")
+    free = ("against", "files", "keep", "most", "sources", "verify")
     then, now = ({k: v for k, v in one.items() if k not in free} for one in (made, settings(step)))
     if then != now:
         raise UserError(f"its {step.use} has other options", where=str(folder), expected=json.dumps(now))

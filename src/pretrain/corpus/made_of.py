@@ -51,7 +51,7 @@ def made_of(corpus: Corpus, files: Mapping[str, Sequence[SourceFile]], seed: int
         one.name: {**reading_of(one), "files": {file.url: file.digest for file in files[one.name]}}
         for one in corpus.sources
     }
-    steps = [settings(step) for step in corpus.steps]
+    steps = [settings(step.leaf) | ({"sources": sorted(step.sources)} if step.sources else {}) for step in corpus.steps]
     cut = {"held_out": corpus.held_out, "measure": corpus.measure, "dropped_text": corpus.dropped_text}
     return {"version": CUT_VERSION, "seed": seed, **cut, "sources": sources, "steps": steps}
 

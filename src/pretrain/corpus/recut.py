@@ -93,7 +93,7 @@ def recut(cut: Path, steps: Steps, now: Corpus, then: Corpus, seed: int, *, exac
     mates = [] if everything else looked.clusters(parts, now)
     tables = [_Table.of(part, i, looked, now, then, mates) for i, part in enumerate(parts)]
     for name, corpus in (("now", now), ("then", then)):
-        _drop_copies(tables, name, [step for step in corpus.steps if _is_copies(step)])
+        _drop_copies(tables, name, [step.leaf for step in corpus.steps if _is_copies(step.leaf)])
     for table in tables:
         before, after = table.stays["now"] & table.counts, table.stays["then"] & table.counts
         out.documents += int(table.counts.sum())
@@ -116,9 +116,10 @@ def _comparable(now: Corpus, then: Corpus) -> None:
     for name, value in tree(then).items():
         if name != "steps" and value != tree(now)[name]:
             raise UserError(f"corpus.{name} is no bound", expected="`pretrain run`, which makes the corpus anew")
-    if [step.use for step in now.steps] != [step.use for step in then.steps]:
+    if [(step.leaf.use, step.sources) for step in now.steps] != [(step.leaf.use, step.sources) for step in then.steps]:
         raise UserError("the steps are not the same", expected="`pretrain run`, from the first that differs on")
-    for i, (one, other) in enumerate(zip(now.steps, then.steps, strict=True)):
+    leaves = [step.leaf for step in now.steps]
+    for i, (one, other) in enumerate(zip(leaves, (step.leaf for step in then.steps), strict=True)):
         if one.options == other.options:
             continue
         old, new = one.bind(), other.bind()
@@ -131,7 +132,7 @@ def _comparable(now: Corpus, then: Corpus) -> None:
                 )
         elif one.kind == "corpus.dedup" or old.rules() == new.rules():
             raise UserError(f"{what}: no bound changes", expected=f"`pretrain run`, which starts at {one.use}")
-        joins = [later.use for later in now.steps[i + 1 :] if later.kind == "corpus.dedup" and not _is_copies(later)]
+        joins = [later.use for later in leaves[i + 1 :] if later.kind == "corpus.dedup" and not _is_copies(later)]
         if joins:
             said = f"{what}: {joins[0]}, after it, takes out what the documents kept so far repeat"
             raise UserError(said, expected=f"`pretrain run`, which starts at {one.use}")
@@ -157,17 +158,21 @@ class _Table:
         verdicts, always, counts = looked.rows(i)
         rows = counts.copy()
         for file, wanted in zip(looked.copies(part, now), mates, strict=False):
-            rows |= np.isin(file.columns("cluster")["cluster"].to_numpy(), wanted) & looked.documents(verdicts)
+            if file is not None:
+                rows |= np.isin(file.columns("cluster")["cluster"].to_numpy(), wanted) & looked.documents(verdicts)
         stays = {"now": np.ones(int(rows.sum()), bool), "then": np.ones(int(rows.sum()), bool)}
         unknown, clusters = np.zeros(int(rows.sum()), bool), list[np.ndarray]()
-        for (use, name), old, new in zip(part["steps"], now.steps, then.steps, strict=True):
-            file = StepFile(looked.steps.root / use / f"{name}.parquet")
-            if _is_copies(old):
+        numbers = number(i + 1, np.flatnonzero(rows))
+        for file, old, new in zip(looked.files(part, now), now.steps, then.steps, strict=True):
+            if file is None:  # another source's step: each document is alone
+                clusters += [numbers] if _is_copies(old.leaf) else []
+                continue
+            if _is_copies(old.leaf):
                 found = file.columns("cluster", "alive")
                 clusters.append(np.array(found["cluster"].to_pylist(), np.uint64)[rows])
                 unknown |= stays["then"] & ~(np.array(found["alive"].to_pylist(), bool) | always)[rows]
                 continue
-            rules = {"now": [], "then": []} if old.kind == "corpus.dedup" else _rules(old, new)
+            rules = {"now": [], "then": []} if old.leaf.kind == "corpus.dedup" else _rules(old.leaf, new.leaf)
             measures = file.columns("reason", *{rule.measure for said in rules.values() for rule in said})
             by_rule = {rule.reason for rule in rules["now"]}
             reasons = np.array(measures["reason"].to_pylist(), object)[rows]
@@ -184,7 +189,7 @@ class _Table:
             [ids[int(row)].as_py() for row in pick],
             [verdicts["url"][int(row)].as_py() for row in pick],
             np.array(verdicts["bytes"].to_pylist(), np.int64)[rows],
-            number(i + 1, pick),
+            numbers,
             clusters,
             stays,
             unknown,
@@ -212,17 +217,25 @@ class _Looked:
         """Which rows are documents."""
         return np.array([step not in ("read", "extract") for step in verdicts["step"].to_pylist()], bool)
 
-    def copies(self, part: dict, corpus: Corpus) -> list[StepFile]:
+    def files(self, part: dict, corpus: Corpus) -> list[StepFile | None]:
+        """A part's file of every step; none where that is for other sources."""
+        made = iter([StepFile(self.steps.root / use / f"{name}.parquet") for use, name in part["steps"]])
+        return [next(made) if step.takes(part["source"]) else None for step in corpus.steps]
+
+    def copies(self, part: dict, corpus: Corpus) -> list[StepFile | None]:
         """A part's files of the steps that find copies."""
-        steps = zip(part["steps"], corpus.steps, strict=True)
-        return [StepFile(self.steps.root / use / f"{name}.parquet") for (use, name), step in steps if _is_copies(step)]
+        return [
+            file for file, step in zip(self.files(part, corpus), corpus.steps, strict=True) if _is_copies(step.leaf)
+        ]
 
     def clusters(self, parts: Sequence[dict], corpus: Corpus) -> list[np.ndarray]:
         """The clusters of more than one in which a row of the sample is, by step that finds copies."""
-        found: list[list[np.ndarray]] = [[] for step in corpus.steps if _is_copies(step)]
+        found: list[list[np.ndarray]] = [[np.zeros(0, np.uint64)] for step in corpus.steps if _is_copies(step.leaf)]
         for i, part in enumerate(parts):
             _, _, counts = self.rows(i)
             for some, file in zip(found, self.copies(part, corpus), strict=True):
+                if file is None:
+                    continue
                 columns = file.columns("cluster", "cluster_size")
                 several = np.array(columns["cluster_size"].to_pylist(), float) > 1
                 some.append(columns["cluster"].to_numpy()[several & counts])

@@ -25,7 +25,7 @@ DECADES = 1000  # between the ends of an axis, from which on it is logarithmic
 NEAR = 3  # samples on either side of a bound
 EXCERPT = 600  # characters of a sample
 KINDS = ("corpus.filters", "corpus.edits", "corpus.dedup")
-MADE = ("use", "version", "files")  # what the key says of a step besides its options
+MADE = ("use", "version", "files", "sources")  # what the key says of a step besides its options
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,19 @@ class Survey:
     hits: list[Hit]  # of evaluation items, by evaluation and line
 
     def losses(self) -> list[tuple[str, int, int]]:
-        """(step, documents in, documents dropped): reading in one, copies where the cut dropped them, at the end."""
+        """(step, documents still in, documents dropped): reading in one, copies where the cut dropped them, at the end.
+
+        A step for some sources lets those of others pass.
+        """
         reading = [stage.account for stage in self.stages if stage.name.startswith("read ")]
         came, stayed = sum(one.rows_in for one in reading), sum(one.rows_out for one in reading)
-        out = [("reading", came, came - stayed)]
+        out, left = [("reading", came, came - stayed)], stayed
         for stage in self.stages:
             if not stage.name.startswith("read ") and stage.name not in self.copies:
                 account = stage.account
                 if account.rows_in != account.rows_out or stage.scores:
-                    out.append((stage.name, account.rows_in, account.rows_in - account.rows_out))
-        left = out[-1][1] - out[-1][2]
+                    out.append((stage.name, left, account.rows_in - account.rows_out))
+                    left -= out[-1][2]
         for name, count in self.copies.items():
             out.append((f"{name} (copies)", left, count))
             left -= count
@@ -167,7 +170,9 @@ def survey(folder: Path, shards: Sequence[Path] = ()) -> Survey:
     clusters: dict[int, tuple[int, list[str]]] = {}
     for number, part in enumerate(parts):
         texts = None
-        for stage, (use, name) in zip(stages[len(cut.summary) :], part["steps"], strict=True):
+        of_steps = zip(stages[len(cut.summary) :], key["steps"], strict=True)
+        mine = [stage for stage, step in of_steps if part["source"] in step.get("sources", [part["source"]])]
+        for stage, (use, name) in zip(mine, part["steps"], strict=True):
             file = StepFile(steps.root / use / f"{name}.parquet")
             stage.account.add(file.account())
             if number in spread:

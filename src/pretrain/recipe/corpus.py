@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain.recipe.schema import Leaf, key, leaf_key, leaves_key
+from pretrain.recipe.schema import Leaf, key, leaf_key
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,23 @@ class Source:
 
 
 @dataclass(frozen=True)
+class CorpusStep:
+    """[[corpus.steps]]: a filter, an edit or de-duplication; its own keys stand beside these."""
+
+    leaf: Leaf = leaf_key("which: a name from those below", "corpus.filters", "corpus.edits", "corpus.dedup", rest=True)
+    sources: tuple[str, ...] = key("names of the sources whose documents it looks at; none says all", ())
+
+    def takes(self, source: str) -> bool:
+        """Whether it looks at the documents of a source."""
+        return not self.sources or source in self.sources
+
+
+@dataclass(frozen=True)
 class Corpus:
     """[corpus]: raw records to documents to a cut."""
 
     sources: tuple[Source, ...] = key("where documents come from", ())
-    steps: tuple[Leaf, ...] = leaves_key(
-        "filters, edits and de-duplication, in order", "corpus.filters", "corpus.edits", "corpus.dedup"
-    )
+    steps: tuple[CorpusStep, ...] = key("filters, edits and de-duplication, in order", ())
     held_out: float = key("share of the duplicate clusters kept apart for evaluation", 0.01, at_least=0, at_most=0.5)
     measure: Literal["until_dropped", "all"] = key(
         "whether a dropped document is measured by later steps", "until_dropped"

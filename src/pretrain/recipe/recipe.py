@@ -147,6 +147,12 @@ def check(recipe: Recipe, problems: Problems) -> None:
             wrong(f"corpus.sources.{i}.name", f"{source.name!r} is no folder name", FOLDER_NAME)
         if not source.paths and recipe.tokens.from_ is None:
             wrong(f"corpus.sources.{i}.paths", "no paths are said", "one glob or more")
+    for i, step in enumerate(recipe.corpus.steps):
+        for name in step.sources:
+            if name not in names:
+                path = f"corpus.steps.{i}.sources"
+                origin, near = recipe.layers.origin(path), nearest(name, names)
+                problems.add(f"{path}: no source is called {name!r}", where=origin if origin.file else "", near=near)
     if recipe.tokens.from_ is not None:
         return
     if not sources:
@@ -212,6 +218,6 @@ def _check_names(recipe: Recipe, problems: Problems) -> None:
 def leaves(recipe: Recipe) -> list[Leaf]:
     """Every leaf that the recipe names, in the order of its sections."""
     sources = [leaf for source in recipe.corpus.sources for leaf in (source.reader, source.extract)]
-    corpus = [*sources, *recipe.corpus.steps, recipe.corpus.engine]
+    corpus = [*sources, *(step.leaf for step in recipe.corpus.steps), recipe.corpus.engine]
     train = [recipe.train.objective, recipe.train.optimizer]
     return [*corpus, recipe.model.family, *train, *recipe.evaluate.tasks]
