@@ -81,7 +81,7 @@ def test_repeated_lines_count_from_the_second_time() -> None:
     assert fine.measure(document("abcd\nxy\nabcd\nabcd"))["duplicate_line_characters"] == 8 / 14
 
 
-SIMPLE = [name for name in names("corpus.filters") if name not in ("classifier", "perplexity", "decontaminate")]
+SIMPLE = [name for name in names("corpus.filters") if name not in ("classifier", "perplexity")]
 
 
 @settings(max_examples=60, deadline=None)

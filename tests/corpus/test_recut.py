@@ -144,7 +144,9 @@ def test_what_takes_a_rerun_is_said(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (corpus / "x.toml").write_text(RECIPE.format(measure="all"))
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"question": "one two three four five six seven eight nine ten"}))
+    step = f'[[corpus.steps]]\nuse = "decontaminate"\nagainst = ["{tmp_path}/quiz.jsonl"]\n'
+    (corpus / "x.toml").write_text(RECIPE.format(measure="all") + step)
     recipe = str(corpus / "x.toml")
     assert main(["recut", recipe, "corpus.steps.minhash.bands=9"]) == 2
     assert "is not made yet; expected `pretrain run" in capsys.readouterr().err
@@ -153,9 +155,11 @@ def test_what_takes_a_rerun_is_said(
         "corpus.steps.minhash.bands=9": r"corpus.steps.4 (minhash): other copies are found",
         "corpus.steps.lines.most=3": r"corpus.steps.1 (lines): no bound changes",
         "corpus.held_out=0.5": "corpus.held_out is no bound",
+        "corpus.steps.5.words=9 corpus.steps.5.max_items=2": "corpus.steps.5 (decontaminate): words is no bound",
+        "corpus.steps.5.cut=true": "corpus.steps.5 (decontaminate): cut is no bound",
         "train.steps=7": "train has no part in a corpus",
     }.items():
-        assert main(["recut", recipe, change]) == 2
+        assert main(["recut", recipe, *change.split()]) == 2
         assert message in capsys.readouterr().err
     assert main(["recut", recipe, "corpus.steps.gopher_quality.min_words=45"]) == 0
     assert "from all documents" in capsys.readouterr().out

@@ -136,8 +136,8 @@ class Filter(Protocol):
 class Edit(Protocol):
     """A leaf of `corpus/edits`: changes a document's text or names its language."""
 
-    def edit(self, document: Document) -> tuple[Document, dict[str, float]]:
-        """The document as it goes on, and numbers of what was done."""
+    def edit(self, document: Document) -> tuple[Document, Mapping[str, float | str]]:
+        """The document as it goes on, and numbers of what was done; a string is for the report."""
         ...
 
     def rules(self) -> list[Rule]:

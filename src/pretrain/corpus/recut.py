@@ -6,9 +6,9 @@ too, and not counted.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pretrain.base.extension import leaf
 from pretrain.corpus.clusters import EARLIER, number
 from pretrain.corpus.document import Rule
 from pretrain.corpus.parts import StepFile, Steps
-from pretrain.corpus.steps import sampled
+from pretrain.corpus.steps import Step, sampled
 from pretrain.recipe.corpus import Corpus
 from pretrain.recipe.recipe import tree
 from pretrain.recipe.schema import Leaf
@@ -130,12 +130,23 @@ def _comparable(now: Corpus, then: Corpus) -> None:
                 raise UserError(
                     f"{what}: other copies are found", expected=f"`pretrain run`, which starts at {one.use}"
                 )
-        elif one.kind == "corpus.dedup" or old.rules() == new.rules():
-            raise UserError(f"{what}: no bound changes", expected=f"`pretrain run`, which starts at {one.use}")
+        elif one.kind == "corpus.dedup" or (wrong := _no_bounds(Step(one.use, old), new)):
+            said = "no bound changes" if one.kind == "corpus.dedup" else f"{wrong} is no bound"
+            raise UserError(f"{what}: {said}", expected=f"`pretrain run`, which starts at {one.use}")
         joins = [later.use for later in leaves[i + 1 :] if later.kind == "corpus.dedup" and not _is_copies(later)]
         if joins:
             said = f"{what}: {joins[0]}, after it, takes out what the documents kept so far repeat"
             raise UserError(said, expected=f"`pretrain run`, which starts at {one.use}")
+
+
+def _no_bounds(old: Step, new: Any) -> str:
+    """Options that are others, by name, and change more than what is asked of the measures that there are."""
+    rules, wrong = old.leaf.rules(), list[str]()
+    for name in (f.name for f in fields(new) if getattr(old.leaf, f.name) != getattr(new, f.name)):
+        said = replace(cast(Any, old.leaf), **{name: getattr(new, name)}).rules()
+        more = {one.measure for one in said} - {one.measure for one in rules}
+        wrong += [name] if said == rules or (more and not more <= set(old.schema().names)) else []
+    return ", ".join(wrong)
 
 
 @dataclass

@@ -1,13 +1,14 @@
 """Overlap with evaluation sets, by runs of words; each hit names the evaluation, the item's line and the words.
 
 Runs of 13 words as for GPT-3 (Brown et al. 2020, arXiv 2005.14165, C); runs of 8, and the share of an item's words that
-they cover, as for Llama 3 (Dubey et al. 2024, arXiv 2407.21783, 5.1.4): `words = 8, min_share = 0.5`, say. GPT-3 cut a
-document at its hits where we drop it whole.
+they cover, as for Llama 3 (Dubey et al. 2024, arXiv 2407.21783, 5.1.4): `words = 8, min_share = 0.5`, say. A document
+with hits is dropped, or with `cut` rid of them as for GPT-3: 200 characters go on either side, then pieces of less than
+200 characters, and documents in more than 10 pieces. What is left of one stays one document, an empty line between.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pretrain.corpus.document import WORD, Document, Rule
 from pretrain.corpus.words import hashes, runs
 from pretrain.recipe.schema import key
 
-VERSION = 2
+VERSION = 3
 HITS = 1000  # that are named in a document: more is a copy of the set itself
 
 
@@ -36,6 +37,10 @@ class Decontaminate:
         "an item is found where more than this share of its words is covered", 0.0, at_least=0, at_most=1
     )
     max_items: int = key("items that a document may hold", 0, at_least=0)
+    cut: bool = key("take the hits out of a document that holds more items, in place of dropping it", False)
+    around: int = key("characters that go with a hit on either side, with `cut`", 200, at_least=0)
+    min_piece: int = key("characters of a piece that stays, with `cut`", 200, at_least=0)
+    max_pieces: int = key("pieces that a document may be cut into, with `cut`", 10, at_least=1)
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]], list[np.ndarray]]:
@@ -68,8 +73,8 @@ class Decontaminate:
         """Lengths of the runs that the index holds."""
         return list(range(min(self.words, 8), self.words + 1))
 
-    def measure(self, document: Document) -> dict[str, float | str]:
-        """How many items are in a document, and which: evaluation, line and words, as JSON."""
+    def edit(self, document: Document) -> tuple[Document, dict[str, float | str]]:
+        """The document, cut if so wished; how many items are in it, and which: evaluation, line and words, as JSON."""
         keys, owners, names, all_runs = self._index
         lower = [word.lower() for word in document.words]
         hashed = hashes(lower)
@@ -90,11 +95,40 @@ class Decontaminate:
             words = " ".join(lower[first : first + self.words])
             name, line = names[item]
             said.append({"evaluation": name, "line": line, "share": round(shares[item], 3), "words": words})
-        return {"items": float(len(hits)), "hits": json.dumps(said, ensure_ascii=False) if said else ""}
+        measures: dict[str, float | str] = {"items": float(len(hits)), "hits": ""}
+        measures["hits"] = json.dumps(said, ensure_ascii=False) if said else ""
+        if not self.cut:
+            return document, measures
+        pieces = [document.text]
+        if len(hits) > self.max_items:
+            wanted = np.array([run for item in hits for run in found[item]], np.uint64)
+            pieces = between(document.text, self._spans(document.text, hashed, wanted), self.around)
+            document = replace(document, text="\n\n".join(one for one in pieces if len(one) >= self.min_piece))
+        return document, {**measures, "pieces": float(len(pieces))}
+
+    def _spans(self, text: str, hashed: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Where in a text runs stand, int [runs, 2], by the hashes of its words and those of the runs."""
+        words = np.fromiter((end for match in WORD.finditer(text) for end in match.span()), np.int64).reshape(-1, 2)
+        spans = list[np.ndarray]()
+        for length in self._lengths:
+            places = np.flatnonzero(np.isin(runs(hashed, length), wanted))
+            spans.append(np.stack([words[places, 0], words[places + length - 1, 1]], 1))
+        return np.concatenate(spans)
 
     def rules(self) -> list[Rule]:
         """What must hold for a document to stay."""
+        if self.cut:
+            return [Rule("pieces", "cut into too many pieces", at_most=self.max_pieces)]
         return [Rule("items", "holds evaluation items", at_most=self.max_items)]
+
+
+def between(text: str, spans: np.ndarray, around: int) -> list[str]:
+    """What is left of a text without spans [start, stop) of it, int [spans, 2], and so many characters around each."""
+    spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    starts = np.append(np.maximum.accumulate(spans[:, 1]) + around, 0)
+    starts, stops = np.roll(starts, 1), np.append(spans[:, 0] - around, len(text))
+    left = np.flatnonzero(stops > starts)
+    return [text[start:stop] for start, stop in zip(starts[left].tolist(), stops[left].tolist(), strict=True)]
 
 
 def covered(ordered: np.ndarray, found: Mapping[int, int], length: int) -> float:
