@@ -12,12 +12,14 @@ import pytest
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
-from pretrain.corpus.build import Build
-from pretrain.corpus.cut import Cut
+from pretrain.corpus.build import Build, place_of
+from pretrain.corpus.cut import Cut, judge
 from pretrain.corpus.ledger import entries
 from pretrain.corpus.made_of import made_of
-from pretrain.corpus.parts import Account, StepFile, Steps
-from pretrain.corpus.sources import source_files
+from pretrain.corpus.parts import Account, Part, StepFile, Steps
+from pretrain.corpus.read_part import read_part
+from pretrain.corpus.sources import SourceFile, source_files
+from pretrain.corpus.task import NOWHERE, Failure, Task
 from pretrain.events.kinds import Event, Notice
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
@@ -29,6 +31,8 @@ MUTANTS = [
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),
     ("src/pretrain/corpus/build.py", "chain.key, use, i, SET_ASIDE", "chain.key, use, i"),
     ("src/pretrain/corpus/build.py", "not dropped and not total.changed", "not dropped"),
+    ("src/pretrain/corpus/cut.py", "text = masked(shown, masks)", "text = shown.text"),
+    ("src/pretrain/corpus/build.py", "for step, edit in masks if step.takes(chain.source)", "for step, edit in masks"),
     ("src/pretrain/corpus/cut.py", "self.rows, self.size = [], 0", "self.size = 0"),
     ("src/pretrain/corpus/read/jsonl.py", "start, first = end, after", "start, first = end, first"),
     ("src/pretrain/corpus/read/jsonl.py", "(stop is None or stream.tell() < stop)", "True"),
@@ -208,11 +212,44 @@ def test_a_part_that_fails_three_times_is_set_aside_and_tried_again(
     assert after == before, "as if nothing had happened"
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("lines-repeated", "a range of all documents: lines failed three times"),
+        ("exact-clusters", "a range of all documents: exact-clusters failed three times"),
+        ("exact-0-ranked", "a0.jsonl: exact failed three times"),
+        ("verdicts", "a0.jsonl: cut failed three times"),
+        ("minhash-keys", "failed three times: held-out split: near copies, .*a0.jsonl"),
+    ],
+)
+def test_what_cannot_be_set_aside_names_its_place_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, said: str
+) -> None:
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 70)
+    for i in range(PARTS):
+        lines(tmp_path / "in" / f"a{i}.jsonl", [{"text": f"text {i} {j}"} for j in range(4)])
+    recipe(tmp_path, STEPS)
+    made = load(str(tmp_path / "x.toml"), ["corpus.failed_share=1"])
+    with pytest.MonkeyPatch.context() as once:
+        broken(once, folder)
+        with pytest.raises(UserError, match=rf"{said}.*OSError.*; expected .* for the whole corpus"):
+            cut_of(tmp_path, made)
+    assert len(list(cut_of(tmp_path, made).documents("train"))) == 4 * PARTS
+
+
+def test_where_a_unit_failed() -> None:
+    part = Part("a", tuple(SourceFile(Path(), f"a{i}.jsonl", 1, "") for i in range(2)))
+    cut, reading = Task("cut", judge, ()), Task("reading a", read_part, ())
+    assert place_of(part, Failure(cut, "why", (7, 0, 0))) == "document 7 of a0.jsonl and 1 files more"
+    assert place_of(part, Failure(cut, "why", NOWHERE)) == "a0.jsonl and 1 files more"
+    assert place_of(part, Failure(reading, "why", (1, 9, 0))) == "a1.jsonl, item 9"
+
+
 def test_what_is_said_of_steps(tmp_path: Path) -> None:
     rows = [{"text": f"The letter {i} of the captain was read to the people of the town."} for i in range(4)]
     rows += [{"text": "Der Brief des Kapitäns wurde den Leuten in der Stadt gestern vorgelesen."}, *[{"x": 1}] * 60]
     lines(tmp_path / "in" / "a.jsonl", rows)
-    steps = ["language", "length", "url", "redact", "exact"]
+    steps = ["language", "length", "exact", "url", "redact"]
     said = list[Event]()
     cut_of(tmp_path, recipe(tmp_path, "".join(f'[[corpus.steps]]\nuse = "{use}"\n' for use in steps)), said)
     told = {one.text.partition(":")[0]: (one.level, one.text) for one in said if isinstance(one, Notice)}
@@ -222,7 +259,29 @@ def test_what_is_said_of_steps(tmp_path: Path) -> None:
     assert told["length"][0] == "info" or told["length"][1].endswith("it changed nothing")
     assert told["url"] == ("warning", "url: 5 → 5 documents; it changed nothing")
     assert told["redact"] == ("warning", "redact: 5 → 5 documents; it changed nothing")
-    assert told["exact"] == ("info", "exact: 5 → 5 documents")
+    assert told["exact"] == ("info", "exact: 5 documents, 0 of them with copies, which the cut drops")
+    assert told["exact (copies)"] == ("info", "exact (copies): 5 → 5 documents")
+    order = [one.text.partition(":")[0] for one in said if isinstance(one, Notice)]
+    assert order == ["reading a", *steps, "exact (copies)"], "as in the recipe; what the cut does comes last"
+
+
+@pytest.mark.parametrize("step", ["redact", 'redact\nsources = ["b"]', ""])
+def test_personal_data_of_a_dropped_document_stands_nowhere_in_the_cut(tmp_path: Path, step: str) -> None:
+    for source in ("a", "b"):
+        lines(
+            tmp_path / "in" / f"{source}.jsonl",
+            [{"text": f"ask jo@{source}.org"}, {"text": f"ask jo@{source}.org " * 9}],
+        )
+    steps = ["length\nmin_characters = 30", *filter(None, [step]), "length\nmax_characters = 90"]
+    more = "".join(
+        "[[corpus.steps]]\nuse = " + "\n".join([json.dumps(a), b]) + "\n"
+        for a, _, b in (s.partition("\n") for s in steps)
+    )
+    recipe(tmp_path, more, ("a", "b"))
+    cut = cut_of(tmp_path, load(str(tmp_path / "x.toml"), ["corpus.dropped_text=true"]))
+    found = [row["text"] for row in cut.verdicts()]
+    shown = {"a": "<EMAIL>" if step == "redact" else "jo@a.org", "b": "<EMAIL>" if step else "jo@b.org"}
+    assert found == [f"ask {shown[source]}{end}" for source in "ab" for end in ("", f" ask {shown[source]}" * 8 + " ")]
 
 
 def test_documents_are_sorted_in_bounded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pretrain.base.errors import UserError
-from pretrain.base.extension import leaf
+from pretrain.base.extension import find, leaf
 from pretrain.corpus.document import WORD, Document
 
 MUTANTS = [
@@ -102,6 +102,8 @@ def test_pieces_between_hits(tmp_path: Path, around: int, least: int) -> None:
         assert after.text == ("\n\n".join(one for one in pieces if len(one) >= least) if measures["items"] else page)
         many += len(pieces) > 3
     assert many > 3 or around == 200
+    inside = np.array([[2, 3], [1, 8]])  # a short run within a longer one
+    assert find("corpus.edits", "decontaminate").between("abcdefghij", inside, 0) == ["a", "ij"]
     (rule,) = step.rules()
     assert rule.measure == "pieces" and rule.holds(4) and not rule.holds(5)
     (rule,) = Decontaminate((str(tmp_path / "quiz.jsonl"),)).rules()

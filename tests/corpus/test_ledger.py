@@ -70,5 +70,5 @@ def test_lineage_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
             assert tokenizer.decode(Shard(shard).tokens[start : start + count - 1].tolist()) == texts[i]
     capsys.readouterr()
     assert main(["inspect", str(folder), "--document", "u0"]) == 0
-    assert re.search(r"from +\S*0.jsonl, at 1 .*verdict +dropped by length: too short", capsys.readouterr().out, re.S)
+    assert re.search(r"from +\S*0.jsonl, line 1 .*verdict +dropped by length: too short", capsys.readouterr().out, re.S)
     assert main(["inspect", str(folder), "--document", "nowhere"]) == 2

@@ -13,6 +13,7 @@ from pretrain.base.extension import find
 from pretrain.corpus.build import Build
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.document import Flaw, Record
+from pretrain.corpus.ledger import entries
 from pretrain.corpus.parts import Steps
 from pretrain.corpus.sources import SourceFile, source_files
 from pretrain.recipe.read import load
@@ -273,4 +274,7 @@ def test_one_large_file_is_the_work_of_many(tmp_path: Path, monkeypatch: pytest.
     assert found[2**25, 0] == found[2000, 2]
     verdicts, summary, _ = found[2000, 2]
     assert len(verdicts) > 60 and summary["web"]["dropped_for"]["exact copy"] > 5
+    one = verdicts[-1]
+    [entry] = entries(cut.folder, one["id"])
+    assert packed and entry.place == f"byte offset {sum(map(len, packed[:-1]))}" and one["url"] == "http://a/89"
     assert any(one["reason"] in ("damaged record", "unreadable bytes") for one in verdicts)

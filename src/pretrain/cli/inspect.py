@@ -88,7 +88,7 @@ def show(folder: Path, tokens: list[Path], wanted: str) -> int:
     for entry in entries(folder, wanted):
         said = entry.verdict
         print(f"{said['id']}  {said['url']}")
-        print(f"  from     {said['file']}, at {said['place']} (source {said['source']})")
+        print(f"  from     {said['file']}{entry.place and f', {entry.place}'} (source {said['source']})")
         for step, reason, measures in entry.steps:
             shown = ", ".join(
                 f"{name} {v:,.6g}" if isinstance(v, float) else f"{name} {v}" for name, v in measures.items()

@@ -58,6 +58,7 @@ from pretrain.events.kinds import Event, Notice
 from pretrain.recipe.corpus import Corpus, CorpusStep, Source
 from pretrain.recipe.schema import Leaf
 
+WHOLE = "a sound disk with room: it is done for the whole corpus and no part can be set aside; run again to go on"
 KEPT_BYTES = 64 * 2**20  # of text in a file of kept documents
 
 
@@ -107,15 +108,23 @@ class Build:
                 chains = self._mark(chains, step, keys, failed)
                 marked = {i: chain.files[-1][1] for i, chain in enumerate(chains) if step.takes(chain.source)}
                 marks.append(_Marks(step, marked, keys))
+                total = _total(list(marked.values()))
+                said = f"{total.rows_in:,} documents, {total.copies:,} of them with copies, which the cut drops"
+                self.report(Notice("info", f"{step.leaf.use}: {said}"))
         chains = self._local(chains, local)
         self._cut(chains, marks, folder)
 
     def _must(self, tasks: Sequence[Task]) -> list[Any]:
-        """Runs tasks that the whole corpus hangs on. Raises UserError where one cannot be done."""
+        """Runs tasks that the whole corpus hangs on. Raises UserError where one cannot be done.
+
+        A range of keys holds some of every part: without it, copies would stay that the others know of.
+        """
         results = self.pool.run(tasks)
         for one in results:
             if isinstance(one, Failure):
-                raise UserError(f"{one.task.name} failed three times: {_why(one)}")
+                mine = next((self.units[a.number - 1] for a in one.task.arguments if isinstance(a, Chain)), None)
+                where = "a range of all documents" if mine is None else place_of(mine, one)
+                raise UserError(f"{one.task.name} failed three times: {_why(one)}", where=where, expected=WHOLE)
         return results
 
     def _try(self, tasks: Sequence[tuple[int, StepFile, Task]]) -> set[int]:
@@ -127,7 +136,7 @@ class Build:
         results = self.pool.run([task for _, task in todo]) if todo else []
         failed = {part: one for (part, _), one in zip(todo, results, strict=True) if isinstance(one, Failure)}
         for part, one in failed.items():
-            where = _where(self.units[part], one)
+            where = place_of(self.units[part], one)
             self.aside[part] = f"{one.task.name}, {where}: {_why(one)}"
             if len(self.aside) > self.corpus.failed_share * len(self.units):
                 share = f"at most corpus.failed_share = {self.corpus.failed_share} of the parts"
@@ -336,7 +345,7 @@ class Build:
             losers = self._ranges(scratch, f"{name}-lost", list(ranked.values()), lose, bound.most)
             lost.append((use, bound.reason, losers))
             gone = sum(file.entry()["account"]["rows_in"] for file in losers)
-            self._say(use, Account(left, left - gone, reasons=Counter({bound.reason: gone})), acts=False)
+            self._say(f"{use} (copies)", Account(left, left - gone, reasons=Counter({bound.reason: gone})), acts=False)
             left -= gone
         drawn = self._draws(scratch, chains, marks, [one for _, _, one in lost])
         few = 1 + len(self.corpus.sources)
@@ -346,13 +355,14 @@ class Build:
         (folder / "verdicts").mkdir()
         verdicts = [StepFile(folder / "verdicts" / f"{chain.number - 1:05}.parquet") for chain in chains]
         kept = [scratch.file("kept", chain.number) for chain in chains]
-        text = self.corpus.dropped_text
-        self._must(
-            [
-                Task("cut", judge, (chain, lost, drawn, hold_out, self.seed, text, verdict, stays))
-                for chain, verdict, stays in zip(chains, verdicts, kept, strict=True)
-            ]
-        )
+        text, edits = self.corpus.dropped_text, [(step, step.leaf.bind()) for step in self.corpus.steps]
+        masks = [(step, edit) for step, edit in edits if getattr(edit, "masks", False)]
+        tasks = list[Task]()
+        for chain, verdict, stays in zip(chains, verdicts, kept, strict=True):
+            mine = [edit for step, edit in masks if step.takes(chain.source)]
+            arguments = (chain, lost, drawn, hold_out, self.seed, text, mine, verdict, stays)
+            tasks.append(Task("cut", judge, arguments))
+        self._must(tasks)
         self._must(
             [
                 Task(
@@ -393,7 +403,7 @@ class Build:
         minhash = CorpusStep(Leaf(("corpus.dedup",), "minhash"))
         keys, failed = (near, set()) if near is not None else self._keys(chains, minhash, split)
         if failed:
-            raise UserError(f"{split}: {len(failed)} parts failed three times", expected="the keys of all of them")
+            raise UserError(f"failed three times: {self.aside[min(failed)]}", expected=WHOLE)
         groups = [self.steps.file("groups", [chain.base.key, chain.number], ".npy") for chain in chains]
         self._must(
             [
@@ -463,13 +473,13 @@ def _total(files: Sequence[StepFile]) -> Account:
     return total
 
 
-def _where(part: Part, failure: Failure) -> str:
+def place_of(part: Part, failure: Failure) -> str:
     """The record at which a unit failed: of a file while it is read, afterwards of a part's rows."""
     first, row, _ = failure.spot
     if failure.task.function is read_part:
         return f"{part.files[max(first, 0)].url}, item {max(row, 0)}"
     more = f" and {len(part.files) - 1} files more" if len(part.files) > 1 else ""
-    return f"document {max(first, 0)} of {part.files[0].url}{more}"
+    return f"{f'document {first} of ' if first >= 0 else ''}{part.files[0].url}{more}"
 
 
 def _why(failure: Failure) -> str:

@@ -20,7 +20,7 @@ from pretrain.base.files import digest, write
 from pretrain.base.random import key, splitmix
 from pretrain.base.units import show_bytes
 from pretrain.corpus.clusters import EARLIER, KEYS, MEMBERS, number
-from pretrain.corpus.document import Document
+from pretrain.corpus.document import Document, Edit
 from pretrain.corpus.exchange import read_range, write_rows
 from pretrain.corpus.joins import alive_rows, of_part
 from pretrain.corpus.parts import BATCH, Account, StepFile, TableWriter, making
@@ -28,7 +28,7 @@ from pretrain.corpus.read_part import TEXT
 from pretrain.corpus.steps import current
 from pretrain.corpus.task import Journal
 
-CUT_VERSION = 2
+CUT_VERSION = 3
 RUN_BYTES = 32 * 2**20  # of text that waits to be sorted
 ASIDE = "set-aside.json"  # what was left out of a cut since it failed three times
 SAID = 4  # reasons that a line on a source names
@@ -193,11 +193,15 @@ def judge(
     hold_out: HoldOut,
     seed: int,
     dropped_text: bool,
+    masks: Sequence[Edit],
     verdicts: StepFile,
     kept: StepFile,
     journal: Journal,
 ) -> None:
-    """The verdict on every row of a part, and the documents that stay, in the order of a keyed hash."""
+    """The verdict on every row of a part, and the documents that stay, in the order of a keyed hash.
+
+    The text of a dropped document passes `masks`, the edits that mask personal data, wherever it was dropped.
+    """
     steps, reasons = _reasons(chain)
     copies: dict[int, tuple[str | None, str | None]] = {}
     for step, reason, files in reversed(lost):
@@ -212,7 +216,9 @@ def judge(
                 split = "dropped" if why is not None or not lives else "held_out" if row in held_rows else "train"
                 values = {name: flaws[name][row].as_py() for name in ("id", "url", "file", "place")}
                 size = len(document.text.encode()) if document else 0
-                text = document.text if document and split == "dropped" and dropped_text else None
+                noted = journal.at(row)
+                shown = document if split == "dropped" and dropped_text and noted else None
+                text = masked(shown, masks) if shown is not None else None
                 said = {"step": because, "reason": why, "split": split, "bytes": size, "text": text}
                 if document is not None:
                     said |= {"content": document.content, "language": document.language}
@@ -225,6 +231,13 @@ def judge(
                 else:
                     account.reasons[f"{because}: {why}"] += 1
                 row += 1
+
+
+def masked(document: Document, masks: Sequence[Edit]) -> str:
+    """A document's text as edits that mask personal data leave it."""
+    for edit in masks:
+        document, _ = edit.edit(document)
+    return document.text
 
 
 @dataclass

@@ -105,6 +105,7 @@ class Rule:
 class Reader(Protocol):
     """A leaf of `corpus/read`. With `folders = True` a folder that a pattern names is one source file.
 
+    `places` is the word for where a record of several stands in its file: "line", "row", "byte offset".
     With `spans(file, size)` (corpus/spans.py) a large file is read in parts: `read` finds each in `file.span`.
     """
 

@@ -102,6 +102,7 @@ def mark(
     cluster[where], size[where] = mine["cluster"], mine["size"]
     with making(out, MARKS) as (writer, account):
         account.rows_in = account.rows_out = int(alive.sum())
+        account.copies = int((alive & (size > 1)).sum())
         for row, lives in enumerate(alive.tolist()):
             values = {"cluster": int(cluster[row]), "cluster_size": float(size[row])}
             writer.add({"alive": lives, "reason": None, **values})

@@ -10,6 +10,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from pretrain.base.errors import UserError
+from pretrain.base.extension import leaf
 from pretrain.corpus.parts import StepFile, Steps
 from pretrain.shards.catalogue import Catalogue
 from pretrain.shards.read import Shard
@@ -22,12 +23,13 @@ class Entry:
     """A record's verdict, and by step, reading first: why it dropped the record, if it did, and its measures."""
 
     verdict: dict
+    place: str  # where the record stands in its file: "line 10", "byte offset 12345"; "" where it is the whole of it
     steps: list[tuple[str, str | None, dict[str, float | str]]]
 
 
 def entries(folder: Path, wanted: str) -> list[Entry]:
     """All records with an id or a URL. Raises UserError where there is none."""
-    parts, steps, out = json.loads((folder / "parts.json").read_bytes()), Steps(folder.parent / "steps"), []
+    parts, steps, out = json.loads((folder / "parts.json").read_bytes()), Steps(folder.parent / "steps"), list[Entry]()
     for number, part in enumerate(parts):
         path = folder / "verdicts" / f"{number:05}.parquet"
         names = pa.parquet.read_table(path, columns=["id", "url"])
@@ -35,7 +37,10 @@ def entries(folder: Path, wanted: str) -> list[Entry]:
         for row in pa.compute.indices_nonzero(match).to_pylist():
             verdict = pa.parquet.read_table(path).slice(row, 1).to_pylist()[0]
             said = [_said(steps, use, name, row) for use, name in part["steps"]]
-            out.append(Entry(verdict, [*_read(steps, part["base"], row), *said]))
+            base = next(steps.root.glob(f"read-*/{part['base']}.parquet"))
+            word = getattr(leaf("corpus.read", base.parent.name.removeprefix("read-")), "places", "")
+            place = f"{word} {verdict['place']}" if word and verdict["place"] >= 0 else ""
+            out.append(Entry(verdict, place, [*_read(base, row), *said]))
     if not out:
         raise UserError(f"no record with the id or URL {wanted!r}", where=str(folder), expected="one of its verdicts")
     return out
@@ -47,10 +52,9 @@ def _said(steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None,
     return use, values["reason"], {key: v for key, v in values.items() if key not in STATE and v is not None}
 
 
-def _read(steps: Steps, name: str, row: int) -> Iterator[tuple[str, str | None, dict[str, float | str]]]:
+def _read(base: Path, row: int) -> Iterator[tuple[str, str | None, dict[str, float | str]]]:
     """What the reader counted in a record, if it did: pages without text, say."""
-    path = next(steps.root.glob(f"read-*/{name}.parquet"))
-    measures = pa.parquet.read_table(path, columns=["measures"])["measures"][row].as_py()
+    measures = pa.parquet.read_table(base, columns=["measures"])["measures"][row].as_py()
     if measures is not None:
         yield "read", None, json.loads(measures)
 

@@ -65,7 +65,8 @@ def split(source: str, files: Sequence[SourceFile], spans: Mapping[str, Sequence
 class Account:
     """What a step did to a part: rows in and out, bytes of text, why rows were dropped, and what it cost.
 
-    `changed` are the rows whose text or language it changed, `languages` how often it named which.
+    `changed` are the rows whose text or language it changed, `copies` those in which it found copies of others,
+    `languages` how often it named which.
     """
 
     rows_in: int = 0
@@ -74,6 +75,7 @@ class Account:
     bytes_out: int = 0
     reasons: Counter = field(default_factory=Counter)
     changed: int = 0
+    copies: int = 0
     languages: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -83,7 +85,7 @@ class Account:
 
     def add(self, other: "Account") -> None:
         """Sums two accounts into this one."""
-        for name in ("rows_in", "rows_out", "bytes_in", "bytes_out", "changed", "seconds", "cpu_seconds"):
+        for name in ("rows_in", "rows_out", "bytes_in", "bytes_out", "changed", "copies", "seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.reasons.update(other.reasons)
         self.languages.update(other.languages)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import names
-from pretrain.corpus.cut import Cut
+from pretrain.corpus.cut import Cut, masked
 from pretrain.corpus.document import Document, Rule
 from pretrain.corpus.parts import Account, StepFile, Steps
 from pretrain.corpus.steps import current
@@ -208,9 +208,7 @@ def _mask(stages: Sequence[Stage], key: dict) -> None:
         for side in (bound.kept, bound.dropped):
             for i, sample in enumerate(side):
                 document = Document(id="", source="", url=sample.url, text=sample.text)
-                for edit in masks:
-                    document, _ = edit.edit(document)
-                side[i] = replace(sample, text=document.text[:EXCERPT])
+                side[i] = replace(sample, text=masked(document, masks)[:EXCERPT])
 
 
 def _lengths(folders: Sequence[Path]) -> Iterator[tuple[str, int]]:

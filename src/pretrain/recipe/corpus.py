@@ -47,7 +47,9 @@ class Corpus:
         "whether a dropped document is measured by later steps", "until_dropped"
     )
     sample: float = key("share of the documents that all steps measure in any case", 0.01, at_least=0, at_most=1)
-    dropped_text: bool = key("whether the ledger holds the text of dropped documents", False)
+    dropped_text: bool = key(
+        "whether the ledger holds the text of dropped documents, personal data masked where a step does so", False
+    )
     most_dropped: float = key("share that a step may drop before a warning", 0.9, at_least=0, at_most=1)
     failed_share: float = key("share of parts that may be set aside after three failures", 0.0, at_least=0, at_most=1)
     engine: Leaf = leaf_key("where the work is done", "corpus.engine", use="local")

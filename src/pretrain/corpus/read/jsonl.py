@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from pretrain.base.errors import nearest
 from pretrain.corpus.decode import DAMAGED
@@ -16,6 +16,7 @@ from pretrain.recipe.schema import key
 class Jsonl:
     """Names of the fields, with dots into nested tables: `url = "metadata.url"`."""
 
+    places: ClassVar[str] = "line"
     text: str = key("field of the text", "text")
     url: str = key("field of the address", "url")
     date: str = key("field of the date", "date")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -18,6 +19,7 @@ ROWS = 256  # held in memory
 class Parquet:
     """Names of the columns, with dots into structs: `url = "metadata.url"`; all but the text's may be missing."""
 
+    places: ClassVar[str] = "row"
     text: str = key("column of the text", "text")
     url: str = key("column of the address", "url")
     date: str = key("column of the date", "date")

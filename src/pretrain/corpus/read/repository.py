@@ -46,6 +46,7 @@ class Repository:
     """Text files up to `max_bytes`; `data` are endings that hold no code."""
 
     folders: ClassVar[bool] = True
+    places: ClassVar[str] = "file"
     max_bytes: int = key("of a file", 1_000_000, at_least=0)
     data: tuple[str, ...] = ("csv", "tsv", "svg", "ipynb", "geojson", "po", "pot", "lock", "map", "min.js", "min.css")
 

@@ -22,6 +22,7 @@ class Warc:
     """Responses, resources and conversions (WET); a damaged stretch is skipped to the next record, and counted."""
 
     payloads: ClassVar[bool] = True
+    places: ClassVar[str] = "byte offset"
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """Records at their byte offsets, their HTTP encodings undone."""

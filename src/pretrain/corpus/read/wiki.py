@@ -4,7 +4,7 @@ import bz2
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, ClassVar, cast
 from xml.parsers import expat
 
 from pretrain.corpus.decode import DAMAGED
@@ -19,6 +19,8 @@ ROUNDS = 40  # of brackets inside brackets that are undone
 @dataclass(frozen=True)
 class Wiki:
     """Articles; redirects and pages of other namespaces are flaws."""
+
+    places: ClassVar[str] = "page"
 
     def read(self, file: SourceFile) -> Iterator[Record | Flaw]:
         """Pages in the order of the dump, by their number."""
