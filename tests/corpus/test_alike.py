@@ -14,7 +14,7 @@ from pretrain.base.extension import leaf
 from pretrain.corpus import alike, exchange
 from pretrain.corpus.alike import join_alike, links, save_sets
 from pretrain.corpus.build import Build
-from pretrain.corpus.clusters import EARLIER, KEYS, MEMBERS, Clustering, number
+from pretrain.corpus.clusters import KEYS, MEMBERS, Clustering, number
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.document import Document
 from pretrain.corpus.exchange import read_range, write_rows
@@ -114,13 +114,14 @@ def test_links_connect_what_is_alike(count: int, some: set[tuple[int, int]]) -> 
     assert components(nodes, found) == components(nodes, pairs)
 
 
-def test_few_comparisons_and_earlier_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_comparisons_and_no_earlier_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     assert len(links(range(1, 1001), lambda one, other: asked.append(1) or True)) == 999 == len(asked)
     monkeypatch.setattr(alike, "COMPARED", 5)
     asked.clear()
     assert links(range(1, 101), lambda one, other: bool(asked.append(1))) == [] and len(asked) < 500
-    assert links([EARLIER, 7, 9], lambda one, other: False) == [(EARLIER, 7), (EARLIER, 9)]
+    with pytest.raises(ValueError, match="verify: an index of `against` holds keys, no shingles"):
+        Minhash(verify=0.8, against=("store/corpus-0",))
 
 
 RECIPE = """

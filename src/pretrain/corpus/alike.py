@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from pretrain.base.files import room_for
-from pretrain.corpus.clusters import EARLIER, KEYS, write_edges
+from pretrain.corpus.clusters import KEYS, write_edges
 from pretrain.corpus.document import Document
 from pretrain.corpus.exchange import read_range
 from pretrain.corpus.parts import Account, StepFile
@@ -95,7 +95,7 @@ def join_alike(
     out: StepFile,
     journal: Journal,
 ) -> None:
-    """Edges between documents of a range that share a key and are alike; those of earlier corpora have no sets.
+    """Edges between documents of a range that share a key and are alike.
 
     The account says how many pairs were compared and how many were joined.
     """
@@ -124,8 +124,6 @@ def join_alike(
 
 def links(numbers: Sequence[int], alike: Callable[[int, int], bool]) -> list[tuple[int, int]]:
     """Pairs that connect those that are alike, directly or by others; as few comparisons as the order allows."""
-    if numbers[0] == EARLIER:
-        return [(EARLIER, number) for number in numbers[1:]]
     groups, found = list[list[int]](), list[tuple[int, int]]()
     for number in numbers:
         left, home, apart = COMPARED, list[int](), list[list[int]]()

@@ -42,6 +42,10 @@ class Minhash:
         at_most=1.0,
     )
 
+    def __post_init__(self) -> None:
+        if self.against and self.verify is not None:
+            raise ValueError("verify: an index of `against` holds keys, no shingles to verify by; say one of the two")
+
     def keys(self, document: Document) -> np.ndarray:
         """The keys of the bands, each with the band's number to tell it from others', uint64 [bands, 2]."""
         found = self.signature(self.shingles(document))
