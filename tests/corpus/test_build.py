@@ -31,6 +31,7 @@ MUTANTS = [
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),
     ("src/pretrain/corpus/build.py", "chain.key, use, i, SET_ASIDE", "chain.key, use, i"),
     ("src/pretrain/corpus/build.py", "not dropped and not total.changed", "not dropped"),
+    ("src/pretrain/corpus/steps.py", "if not alive and not always:", "if False:"),
     ("src/pretrain/corpus/cut.py", "text = masked(shown, masks)", "text = shown.text"),
     ("src/pretrain/corpus/build.py", "for step, edit in masks if step.takes(chain.source)", "for step, edit in masks"),
     ("src/pretrain/corpus/cut.py", "self.rows, self.size = [], 0", "self.size = 0"),
@@ -263,6 +264,24 @@ def test_what_is_said_of_steps(tmp_path: Path) -> None:
     assert told["exact (copies)"] == ("info", "exact (copies): 5 → 5 documents")
     order = [one.text.partition(":")[0] for one in said if isinstance(one, Notice)]
     assert order == ["reading a", *steps, "exact (copies)"], "as in the recipe; what the cut does comes last"
+
+
+@pytest.mark.parametrize("measure", ["until_dropped", "all"])
+def test_a_step_says_the_same_alone_and_among_others(tmp_path: Path, measure: str) -> None:
+    lines(tmp_path / "in" / "a.jsonl", [{"text": f"a text of {'many ' * i}words by a{i}@b.org"} for i in range(60)])
+    steps = ["length\nmin_characters = 60", "redact", "length\nmax_characters = 200", "gopher_quality"]
+    split = [(one.partition("\n")[0], one.partition("\n")[2]) for one in steps]
+    recipe(tmp_path, "".join(f'[[corpus.steps]]\nuse = "{use}"\n{more}\n' for use, more in split))
+    made = load(str(tmp_path / "x.toml"), [f"corpus.measure={measure}", "corpus.sample=0.2"])
+    [part] = json.loads((cut_of(tmp_path, made).folder / "parts.json").read_bytes())
+    files = [tmp_path / "steps" / use / f"{key}.parquet" for use, key in part["steps"]]
+    together = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+        cut_of(tmp_path, made)  # from here on once more
+    assert [file.read_bytes() for file in files] == together
+    unsaid = pa.parquet.read_table(files[2])["characters"].null_count
+    assert unsaid == 0 if measure == "all" else 5 <= unsaid <= 12, "but for the sample, those that were dropped before"
 
 
 @pytest.mark.parametrize("step", ["redact", 'redact\nsources = ["b"]', ""])

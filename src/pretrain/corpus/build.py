@@ -217,7 +217,7 @@ class Build:
             if todo:
                 gpu = any(getattr(step.leaf, "gpu", False) for step, _ in todo)
                 task = Task(", ".join(step.use for step, _ in todo), run_steps, arguments, gpu)
-                tasks.append((i, todo[-1][1], task))
+                tasks.append((i, todo[0][1], task))
             begun.append((start, todo))
             after.append(chain)
         for i in self._try(tasks):

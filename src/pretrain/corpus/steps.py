@@ -88,13 +88,15 @@ def run_steps(
         row = 0
         for found, alive in current(base, edited, last):
             for document, lives in zip(found, alive, strict=True):
-                measured = document is not None and (lives or sampled(document.id, seed, sample))
-                _pass(document if measured else None, lives, writing, row, journal)
+                always = document is not None and sampled(document.id, seed, sample)
+                _pass(document if lives or always else None, lives, writing, row, journal, always=always)
                 row += 1
 
 
-def _pass(document: Document | None, alive: bool, writing: list[_Writing], row: int, journal: Journal) -> None:
-    """A document through all steps; None is a row that nobody measures any more."""
+def _pass(
+    document: Document | None, alive: bool, writing: list[_Writing], row: int, journal: Journal, *, always: bool
+) -> None:
+    """A document through all steps, or until one drops it; None is a row that nobody measures any more."""
     for number, one in enumerate(writing):
         values: dict[str, object] = {"alive": False, "reason": None}
         one.account.rows_in += alive
@@ -116,6 +118,8 @@ def _pass(document: Document | None, alive: bool, writing: list[_Writing], row: 
         one.account.rows_out += alive
         one.account.bytes_out += len(document.text.encode()) if alive and document else 0
         one.writer.add(values)
+        if not alive and not always:
+            document = None
 
 
 def _measured(
