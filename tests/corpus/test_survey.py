@@ -86,6 +86,8 @@ def test_the_page_says_what_the_verdicts_say(
         for tag, attributes in tags.found
     )
     assert f"{dropped['length']:,} lost" in re.sub("<[^>]+>", " ", text)
+    found.tokens["source"].update({"web": 1234})
+    assert "kept, 1,234 tokens to train on</text>" in page(found, "x")
     capsys.readouterr()
     assert main(["inspect", str(folder), "--html", "page.html"]) == 0
     assert "minhash (copies)" in capsys.readouterr().out and (tmp_path / "page.html").read_text().startswith(

@@ -43,10 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:<32} {came:>10,} {lost:>10,} {lost / came if came else 0:>7.1%}")
     for name, one in found.summary.items():
         train, held = one["train"], one["held_out"]
-        size = show_bytes(train["bytes"] + held["bytes"])
-        print(
-            f"{name}: {train['documents'] + held['documents']:,} documents kept, {size}, {held['documents']:,} held out"
-        )
+        size, count = show_bytes(train["bytes"] + held["bytes"]), train["documents"] + held["documents"]
+        print(f"{name}: {count:,} document{'s'[: count != 1]} kept, {size}, {held['documents']:,} held out")
     languages = ", ".join(f"{language} {count:,}" for language, count in found.languages.most_common(8))
     domains = ", ".join(f"{domain} {count:,}" for domain, count in found.domains["kept"].most_common(6))
     print(f"languages: {languages}\ndomains: {domains}")

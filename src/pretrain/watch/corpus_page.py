@@ -113,7 +113,9 @@ def flow(survey: Survey) -> str:
         said = f"{came:,} in" + (f", {lost:,} lost{share}" if lost else ", none lost")
         out.append(f'<text x="{left + width + 24}" y="{y + 28}">{said}</text>')
     final = stages[-1][1] - stages[-1][2] if stages else 0
-    out.append(f'<text x="{left}" y="{len(stages) * row + 18}">{final:,} kept</text></svg>')
+    tokens = sum(survey.tokens["source"].values())
+    said = f"{final:,} kept" + (f", {tokens:,} tokens to train on" if tokens else "")
+    out.append(f'<text x="{left}" y="{len(stages) * row + 18}">{said}</text></svg>')
     return "".join(out)
 
 
