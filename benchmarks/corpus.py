@@ -71,7 +71,9 @@ def make_warc(path: Path) -> int:
                 f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
             )
             records.append(gzip.compress(head.encode() + http + b"\r\n\r\n"))
-    path.write_bytes(b"".join(records) * COPIES)
+    with path.open("wb") as file:
+        for _ in range(COPIES):
+            file.writelines(records)
     return len(records) * COPIES
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/corpus_growth.py [EXTRACTOR] [TIMES ...]
 
-Peak resident memory is the largest process's (one worker); copies are of the same 257 pages, so that all of the
-second and later ones are duplicates, found as such.
+Peak resident memory is the largest process's (one worker), or this one's where that is more: a child takes over the
+peak of the process that starts it, which therefore holds no more than one copy of the pages. Copies are of the same 257
+pages, so that all of the second and later ones are duplicates, found as such.
 """
 
 import os
