@@ -61,7 +61,8 @@ class _Worker:
     def __init__(self, memory: int, journal: Path) -> None:
         ours, theirs = socket.socketpair()
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"import os, sys; sys.path[:] = {sys.path!r}; "
+            "os.environ.setdefault('OPENBLAS_NUM_THREADS', '1'); "  # a worker a core: numpy's idle threads would spin
             f"from pretrain.corpus.engine.local import serve; serve({theirs.fileno()}, {memory})"
         )
         with theirs:
