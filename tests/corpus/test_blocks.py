@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrain.base.extension import find, leaf
+from pretrain.corpus import main_text
 from pretrain.corpus import page as pages
 from pretrain.corpus.document import Flaw, Record
 
 pytest.importorskip("resiliparse", reason="parses pages: pip install 'pretrain[crawl]'")
 MUTANTS = [
-    ("src/pretrain/corpus/page.py", "links = 0 if end else 1", "links = 1 if end else 0"),
-    ("src/pretrain/corpus/page.py", "box = out.parents[box]", "box = 0"),
-    ("src/pretrain/corpus/extract/blocks.py", "wide[taps // 2 * step :]", "wide[taps // 2 :]"),
-    ("src/pretrain/corpus/extract/blocks.py", "features(page, name)) > 0)", "features(page, name)) < 0)"),
+    ("src/pretrain/corpus/page.py", "links = not end", "links = bool(end)"),
+    ("src/pretrain/corpus/page.py", "box = parents[box]", "box = 0"),
+    ("src/pretrain/corpus/main_text.py", "wide[taps // 2 * step :]", "wide[taps // 2 :]"),
+    ("src/pretrain/corpus/main_text.py", "features(page, named)) > 0)", "features(page, named)) < 0)"),
 ]
 DATA = Path(__file__).parents[3] / "shared" / "data" / "html_articles"
 extractor = leaf("corpus.extract", "blocks")()
@@ -133,8 +134,8 @@ def test_encodings_and_other_types() -> None:
 
 
 def test_the_net_is_torchs() -> None:
-    inputs = np.random.default_rng(3).normal(size=(40, len(extractor._net["own.weight"]))).astype(np.float32)
-    net = {name: torch.from_numpy(np.asarray(value)) for name, value in extractor._net.items()}
+    net = {name: torch.from_numpy(np.asarray(value)) for name, value in main_text.weights().items()}
+    inputs = np.random.default_rng(3).normal(size=(40, len(net["own.weight"]))).astype(np.float32)
     own = torch.relu(torch.from_numpy(inputs) @ net["own.weight"] + net["own.bias"])
     steps = [own]
     for name, step in (("near", 1), ("far", 3)):
@@ -143,7 +144,7 @@ def test_the_net_is_torchs() -> None:
         steps.append(torch.relu(made)[0].T)
     steps.append(steps[-1].mean(0).expand_as(own))
     want = torch.cat(steps, 1) @ net["out.weight"].flatten() + net["out.bias"]
-    torch.testing.assert_close(torch.from_numpy(extractor.scores(inputs)), want, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(torch.from_numpy(main_text.scores(inputs)), want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

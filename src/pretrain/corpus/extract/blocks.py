@@ -1,24 +1,19 @@
 """Main text of a page by the blocks that it is made of: faster than trafilatura, and made here.
 
-Shallow features of each block (Kohlschütter et al. 2010, "Boilerplate detection using shallow text features", WSDM) go
-through a small convolutional net over the page's blocks (Vogels et al. 2018, "Web2Text", ECIR), trained on the soft F1
-of each page by benchmarks/extraction.py. Its weights lie beside this file.
+`corpus/main_text.py` says which blocks are main text.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import groupby
-from pathlib import Path
-
-import numpy as np
 
 from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Flaw, Record
-from pretrain.corpus.page import Page, cut, features
+from pretrain.corpus.main_text import chosen
+from pretrain.corpus.page import Page, cut
 from pretrain.corpus.said import date_and_license, title
 
+VERSION = 2
 LARGEST = 4 * 2**20  # characters of a page that are parsed; the rest of a longer one is no article
 NEAR = 8  # elements between a text and its row or item
 
@@ -40,35 +35,13 @@ class Blocks:
         if page is None:
             return Flaw(record.place, record.url, "page too large")
         name = title(text)
-        chosen = np.flatnonzero(self.scores(features(page, name)) > 0).tolist() if page.texts else []
-        if not chosen:
+        blocks = chosen(page, name)
+        if not blocks:
             return Flaw(record.place, record.url, "no main text")
-        found = "\n\n".join(_markdown(page, chosen)) if self.markdown else "\n".join(_plain(page, chosen))
+        found = "\n\n".join(_markdown(page, blocks)) if self.markdown else "\n".join(_plain(page, blocks))
         date, license = date_and_license(text)
         date, license = date or record.date, license or record.license
         return replace(record, text=found, data=b"", title=record.title or name, date=date, license=license)
-
-    def scores(self, inputs: np.ndarray) -> np.ndarray:
-        """How much each block looks like main text (above 0: yes), [blocks] of inputs [blocks, features]."""
-        net = self._net
-        own = np.maximum(inputs @ net["own.weight"] + net["own.bias"], 0)
-        near = np.maximum(_convolved(own, net["near.weight"], 1) + net["near.bias"], 0)
-        far = np.maximum(_convolved(near, net["far.weight"], 3) + net["far.bias"], 0)
-        mine, by_near, by_far, by_mean = net["out.weight"]
-        return own @ mine + near @ by_near + far @ by_far + far.mean(0) @ by_mean + net["out.bias"]
-
-    @cached_property
-    def _net(self) -> dict[str, np.ndarray]:
-        said = json.loads(Path(__file__).with_suffix(".json").read_bytes())
-        return {name: np.array(value, np.float32) for name, value in said.items()}
-
-
-def _convolved(x: np.ndarray, weight: np.ndarray, step: int) -> np.ndarray:
-    """[blocks, out] of x [blocks, in] and weight [taps, in, out]; zeros stand around the page."""
-    taps, count = len(weight), len(x)
-    wide = np.zeros((count + (taps - 1) * step, x.shape[1]), np.float32)
-    wide[taps // 2 * step :][:count] = x
-    return sum(wide[tap * step :][:count] @ weight[tap] for tap in range(taps))
 
 
 def _around(page: Page, block: int, tag: str) -> int:
