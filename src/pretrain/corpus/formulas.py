@@ -7,15 +7,19 @@ MathML by its TeX annotation or, without one, read aloud element by element (W3C
 import re
 from typing import Any
 
-SOME = re.compile(
-    r"<math[\s>]|type=[\"']?math/tex|<img[^>]{0,2000}class=[\"'][^\"'>]{0,200}(?:tex|math)", re.IGNORECASE
-)
+IMAGE = re.compile(rb"<img[^>]{0,2000}class=[\"'][^\"'>]{0,200}(?:tex|math)")
 TEX_IMAGE = re.compile(r"(?:^|[\s_-])(?:tex|latex|math|mwe-math-\S+)(?:[\s_-]|$)", re.IGNORECASE)
 DRAWN = re.compile(r"(?:^|\s)(?:katex-html|MathJax(?:_\w+)?)(?:\s|$)")
 STYLED = re.compile(r"^\{\\(?:display|text)style\s*(.*)\}$", re.DOTALL)
 DEEPEST = 100  # elements of MathML in each other
 INLINE = re.compile(r"\\\(((?:[^\\\n]|\\[^()\n])+)\\\)")
 DISPLAYED = re.compile(r"\\\[((?:[^\\]|\\[^\[\]])+)\\\]")
+
+
+def some(page: str) -> bool:
+    """Whether a page may have formulas."""
+    lower = page.encode("utf-8", "surrogatepass").lower()  # ten times faster than characters'
+    return b"<math" in lower or b"math/tex" in lower or IMAGE.search(lower) is not None
 
 
 def recover(tree: Any) -> None:

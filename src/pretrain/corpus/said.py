@@ -1,10 +1,12 @@
 """What a page says of itself in its head: its title, when it was published, under which licence it is."""
 
 import re
+from collections.abc import Iterator
 
 LOOKED_AT = 200_000  # characters of a page; a licence is often named at its foot, so as many from its end
 TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})</title", re.IGNORECASE)
-TAG = re.compile(r"<(?:meta|link|a|time)\s([^<>]{1,1000})>", re.IGNORECASE)
+TAG = re.compile(r"<(?:meta|link|time)\s([^<>]{1,1000})>", re.IGNORECASE)
+LINK = re.compile(r"<a\s([^<>]{1,1000})$", re.IGNORECASE)
 VALUE = re.compile(
     r"([a-z:_-]{1,30})\s{0,3}=\s{0,3}(?:\"([^\"]{0,500})\"|'([^']{0,500})'|([^\s\"'>]{1,200}))", re.IGNORECASE
 )
@@ -27,8 +29,11 @@ def date_and_license(page: str) -> tuple[str | None, str | None]:
     """(ISO 8601 date, SPDX name or address of a licence) of a page; links that are no `rel="license"` say nothing."""
     ends = page if len(page) <= 2 * LOOKED_AT else page[:LOOKED_AT] + page[-LOOKED_AT:]
     date = license = None
-    for tag in TAG.finditer(ends):
-        said = {name.lower(): a or b or c for name, a, b, c in VALUE.findall(tag[1])}
+    for tag in _tags(ends):
+        lower = tag.lower()
+        if not ("date" in lower or "publish" in lower or "licens" in lower or "rights" in lower):
+            continue  # nine of ten, unread
+        said = {name.lower(): a or b or c for name, a, b, c in VALUE.findall(tag)}
         names = {said.get(name, "").lower() for name in ("name", "property", "itemprop")}
         if date is None and names & PUBLISHED:
             date = _date(said.get("content") or said.get("datetime") or "")
@@ -38,6 +43,18 @@ def date_and_license(page: str) -> tuple[str | None, str | None]:
     if date is None and (found := JSON_DATE.search(ends)):
         date = _date(found[1])
     return date, license
+
+
+def _tags(page: str) -> Iterator[str]:
+    """Attributes of the tags that may say it: those of the head, then the links of which there are hundreds."""
+    for tag in TAG.finditer(page):
+        yield tag[1]
+    at = page.find("license")
+    while at >= 0:
+        stop = page.find(">", at, at + 1000)
+        if stop >= 0 and (link := LINK.search(page[max(at - 1000, 0) : stop])):
+            yield link[1]
+        at = page.find("license", at + 1)
 
 
 def _date(said: str) -> str | None:

@@ -6,11 +6,12 @@ from typing import Any
 from pretrain.base.optional import extra
 from pretrain.corpus.decode import decode
 from pretrain.corpus.document import Flaw, Record
-from pretrain.corpus.formulas import SOME, dollars, recover
+from pretrain.corpus.formulas import dollars, recover, some
+from pretrain.corpus.main_text import main_text
 from pretrain.corpus.said import date_and_license, title
 from pretrain.recipe.schema import key
 
-VERSION = 2
+VERSION = 3
 LARGEST = 4 * 2**20  # characters of a page that are parsed; the rest of a longer one is no article
 
 
@@ -18,8 +19,9 @@ LARGEST = 4 * 2**20  # characters of a page that are parsed; the rest of a longe
 class Trafilatura:
     """Text with its structure: headings with #, lists with -, tables with |, code between ```, formulas between $.
 
-    Words are those of Trafilatura's plain text, without emphasis or escapes. A page's own date, where it says one, is
-    the document's, and the licence of its `rel="license"`.
+    Words are those of Trafilatura's plain text, without emphasis or escapes; where it finds no main text and would give
+    all that a page says, they are those of the main blocks (`corpus/main_text.py`). A page's own date, where it says
+    one, is the document's, and the licence of its `rel="license"`.
     """
 
     fast: bool = key("leave out the second opinions of other extractors", True)
@@ -43,7 +45,7 @@ class Trafilatura:
 
     def _text(self, page: str) -> str:
         library, content = extra("trafilatura", "crawl"), page
-        if self.structure and SOME.search(page):
+        if self.structure and some(page):
             content = library.load_html(page)
             if content is None:
                 return ""
@@ -51,10 +53,17 @@ class Trafilatura:
         found = library.bare_extraction(content, fast=self.fast, include_comments=False, output_format="txt")
         if found is None or found.body is None:
             return ""
+        if _everything(found.body) and (text := main_text(page)):
+            return text
         if self.structure:
             mark(found.body)
         xml = extra("trafilatura.xml", "crawl")
         return extra("trafilatura.utils", "crawl").normalize_unicode(xml.xmltotxt(found.body, False)).strip()
+
+
+def _everything(body: Any) -> bool:
+    """Whether it found no main text, and gives all that a page says: one paragraph of many lines."""
+    return len(body) == 1 and body[0].tag == "p" and "\n" in (body[0].text or "")
 
 
 def mark(body: Any) -> None:
