@@ -1,13 +1,14 @@
 """The same WARC through our corpus stage and through datatrove's FineWeb steps: pages per CPU-second, and F1.
 
     python -m venv DIR && DIR/bin/pip install "datatrove[io,processing]==0.10.1" spacy orjson lxml_html_clean
-    python benchmarks/corpus.py DIR/bin/python [blocks]
+    python benchmarks/corpus.py DIR/bin/python [trafilatura] [blocks] [--times 3]
 
 Same steps (extraction, Gopher repetition and quality, C4 without its terminal rule, FineWeb, MinHash 14 x 8 of 5-word
 shingles), one worker each, alternating, CPU time of the whole process with its children, imports included. The F1 of
 `blocks` printed here is on pages that it was trained on: benchmarks/extraction.py measures it on sites that it was not.
 """
 
+import argparse
 import gzip
 import json
 import os
@@ -18,12 +19,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
-TIMES = 3
 COPIES = 4  # of the 257 pages, so that starting up does not count for most
 RECIPE = """
 [run]
@@ -68,6 +68,7 @@ def make_warc(path: Path) -> int:
             head = (
                 f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{len(records):032}>\r\n"
                 f"WARC-Target-URI: {url}\r\nWARC-Date: 2025-03-01T00:00:00Z\r\n"
+                "WARC-Identified-Payload-Type: text/html\r\n"  # as Common Crawl has it; datatrove skips pages without
                 f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
             )
             records.append(gzip.compress(head.encode() + http + b"\r\n\r\n"))
@@ -113,30 +114,42 @@ def our_texts(name: str) -> dict[str, str]:
     return found
 
 
-def main(python: str, extractor: str = "trafilatura") -> None:
+def main(python: str, extractors: list[str], times: int) -> None:
+    peer = str(ROOT / "benchmarks" / "peers" / "datatrove_fineweb.py")
+    ours, theirs, kept = defaultdict[str, list[float]](list), [], {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "warcs").mkdir()
         pages = make_warc(folder / "warcs" / "pages.warc.gz")
-        (folder / "bench.toml").write_text(RECIPE.format(warcs=folder / "warcs", extractor=extractor))
-        peer = str(ROOT / "benchmarks" / "peers" / "datatrove_fineweb.py")
-        ours, theirs = [], []
-        for turn in range(TIMES):
-            shutil.rmtree(folder / "store", ignore_errors=True)
-            shutil.rmtree(folder / "runs", ignore_errors=True)
-            ours.append(cpu_seconds([sys.executable, "-m", "pretrain", "run", "bench.toml", "--to", "corpus"], folder))
+        for turn in range(times):
+            for extractor in extractors:
+                (folder / "bench.toml").write_text(RECIPE.format(warcs=folder / "warcs", extractor=extractor))
+                shutil.rmtree(folder / "store", ignore_errors=True)
+                shutil.rmtree(folder / "runs", ignore_errors=True)
+                command = [sys.executable, "-m", "pretrain", "run", "bench.toml", "--to", "corpus"]
+                ours[extractor].append(cpu_seconds(command, folder))
+                kept[extractor] = json.loads(next((folder / "store").glob("corpus-*/summary.json")).read_text())["web"]
             theirs.append(cpu_seconds([python, peer, str(folder / "warcs"), str(folder / f"out-{turn}")], folder))
-            print(f"run {turn + 1}: ours {ours[-1]:.1f} CPU s, datatrove {theirs[-1]:.1f} CPU s, for {pages} pages")
-        kept = json.loads(next((folder / "store").glob("corpus-*/summary.json")).read_text())["web"]
+            took = ", ".join(f"{one} {ours[one][-1]:.1f}" for one in extractors)
+            print(f"run {turn + 1}: CPU s for {pages} pages: {took}, datatrove {theirs[-1]:.1f}", flush=True)
         kept_there = (folder / "out-0" / "kept").glob("*.gz")
         lines = sum(gzip.decompress(path.read_bytes()).count(b"\n") for path in kept_there)
+        read_there = json.loads((folder / "out-0" / "log" / "stats.json").read_text())[0]["stats"]["documents"]["total"]
         cpu_seconds([python, peer, "-", str(folder / "texts.json"), str(DATA / "html_articles" / "html")], folder)
-        scores = f1(our_texts(extractor)), f1(json.loads((folder / "texts.json").read_text()))
-    a, b = statistics.median(ours), statistics.median(theirs)
-    print(f"pages per CPU-second: ours {pages / a:.1f}, datatrove {pages / b:.1f}, ratio {b / a:.2f}")
-    print(f"F1 on 88 articles: ours {scores[0]:.4f}, datatrove {scores[1]:.4f}")
-    print(f"kept: ours {kept['train']['documents'] + kept['held_out']['documents']}, datatrove {lines}")
+        score = f1(json.loads((folder / "texts.json").read_text()))
+    b = statistics.median(theirs)
+    print(f"datatrove: {pages / b:.1f} pages per CPU-second, F1 {score:.4f}, read {read_there}, kept {lines}")
+    for extractor in extractors:
+        a, rows = statistics.median(ours[extractor]), kept[extractor]
+        stay = rows["train"]["documents"] + rows["held_out"]["documents"]
+        said = f"F1 {f1(our_texts(extractor)):.4f}, read {pages}, kept {stay}"
+        print(f"{extractor}: {pages / a:.1f} pages per CPU-second, ratio {b / a:.2f}, {said}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("python", help="of the venv that datatrove is in")
+    parser.add_argument("extractors", nargs="*", default=["trafilatura", "blocks"])
+    parser.add_argument("--times", type=int, default=3)
+    said = parser.parse_args()
+    main(said.python, said.extractors, said.times)
