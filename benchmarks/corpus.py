@@ -79,7 +79,7 @@ def make_warc(path: Path) -> int:
 
 
 def cpu_seconds(command: list[str], folder: Path) -> float:
-    hush = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    hush = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT / "src")}  # not an installed one
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=hush)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -24,7 +24,7 @@ def main(extractor: str, times: list[int]) -> None:
             corpus.COPIES = copies
             pages = corpus.make_warc(folder / "warcs" / "pages.warc.gz")
             (folder / "bench.toml").write_text(corpus.RECIPE.format(warcs=folder / "warcs", extractor=extractor))
-            hush = {**os.environ, "PYTHONWARNINGS": "ignore"}
+            hush = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(corpus.ROOT / "src")}
             command = [sys.executable, "-m", "pretrain", "run", "bench.toml", "--to", "corpus"]
             with (folder / "log").open("wb") as log:
                 child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=hush)
