@@ -192,7 +192,7 @@ class Builder:
         if isinstance(use, str):
             values[rest.name] = Leaf(rest.metadata["kinds"], use, options, path, self.layers, by, tuple(keys))
         elif use is None:
-            self._nameless(path, by, options, _doc(rest))
+            self._nameless(path, by, options, f"a name from {' or '.join(rest.metadata['kinds'])}")
         else:
             self.problems.add(f"{path}.{by} = {_shown(use)}", where=self._where(f"{path}.{by}"), expected="a name")
         return table
