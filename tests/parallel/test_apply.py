@@ -1,5 +1,7 @@
 """Twin: on every layout losses, norm and every gradient are one process's, in float64; ranks count unequally."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from pretrain.base.extension import find
 from pretrain.checkpoint.state import State
 from pretrain.model.folder import make
-from pretrain.model.weights import held, initialise, local
+from pretrain.model.weights import expand, held, initialise, local
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks, trained
@@ -27,6 +29,10 @@ MUTANTS = [
         "wrapped.set_gradient_divide_factor(2.0)",
     ),
     ("src/pretrain/parallel/apply.py", "dist.all_reduce(squares[0]", "dist.all_reduce(squares[1]"),
+    ("src/pretrain/parallel/tensor.py", "module.reduce = lambda y: scatter_sum(y, group)", "module.reduce = None"),
+    ("src/pretrain/parallel/tensor.py", "module.reduce = lambda x: mean(x, group)", "module.reduce = None"),
+    ("src/pretrain/train/step.py", "sequences, tokens) / ranks.layout.tp", "sequences, tokens)"),
+    ("src/pretrain/train/step.py", "routers.seen = ranks.sum_over_data(routers.seen)", "pass"),
     ("src/pretrain/parallel/tensor.py", "return out if self.bias is None else out + self.bias", "return out"),
     ("src/pretrain/objective/cross_entropy.py", "chosen * here[part]", "chosen"),
     ("src/pretrain/objective/cross_entropy.py", "-(weight * here[part])[:, None]", "-weight[:, None]"),
@@ -36,6 +42,31 @@ MODELS = {
     "llama": LLAMA,
     "qwen2": {**LLAMA, "tie_word_embeddings": True},
     "qwen3": {**LLAMA, "head_dim": 8},
+    "mistral": {**LLAMA, "sliding_window": 6},
+    "gemma2": {**LLAMA, "head_dim": 6, "sliding_window": 6, "attn_logit_softcapping": 2.0},
+    "gemma3": {**LLAMA, "head_dim": 6, "sliding_window": 6},
+    "olmo2": LLAMA,
+    "olmo3": {**LLAMA, "sliding_window": 6},
+    "mixtral": {**LLAMA, "num_local_experts": 4},
+    "qwen3_moe": {**LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8},
+    "deepseek_v3": dict(
+        vocab_size=48,
+        hidden_size=24,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        kv_lora_rank=8,
+        q_lora_rank=12,
+        qk_nope_head_dim=6,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+        n_routed_experts=8,
+        num_experts_per_tok=3,
+        n_group=4,
+        topk_group=2,
+        first_k_dense_replace=1,
+    ),
     "gpt2": dict(vocab_size=48, n_embd=24, n_layer=2, n_head=4, n_positions=16),
 }
 # A gradient that is zero but for rounding must not be blown up: hence eps.
@@ -94,7 +125,8 @@ def step(
 @pytest.mark.parametrize("family", MODELS)
 @ranks(4)
 def test_every_layout_takes_the_same_steps(family: str) -> None:
-    take_the_same_steps(family, "adamw", torch.float64, 1e-11)
+    layouts = LAYOUTS if family == "llama" else [Layout(shard=2, tp=2)]
+    take_the_same_steps(family, "adamw", torch.float64, 1e-11, layouts)
 
 
 @ranks(4)
@@ -107,13 +139,18 @@ def test_in_float32_as_well() -> None:
     take_the_same_steps("llama", "adamw", torch.float32, 2e-5)
 
 
-def take_the_same_steps(family: str, optimizer: str, dtype: torch.dtype, bound: float) -> None:
+def take_the_same_steps(
+    family: str, optimizer: str, dtype: torch.dtype, bound: float, layouts: Sequence[Layout] = LAYOUTS
+) -> None:
     alone, expected, gradients = step(family, Ranks(), optimizer, dtype)
     axes = find("model.families", family).Config(**MODELS[family]).axes()
-    for layout in LAYOUTS:
+    for layout in layouts:
         on = Ranks(layout, layout.mesh("cpu"))
         state, seen, own = step(family, on, optimizer, dtype)
         torch.testing.assert_close(seen, expected, rtol=bound, atol=0)
+        for weight in expand(state.rows):
+            if weight.buffer:
+                assert torch.equal(held(state.model, weight.name), held(alone.model, weight.name)), weight.name
         for weight in trained(state.rows):
             held_here, grad = held(state.model, weight.name), own[weight.name]
             boxes = on.boxes(weight, axes)

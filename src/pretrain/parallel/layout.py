@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a layout is settled before torch is imported
 
     from pretrain.model.weights import Axis
 
-SHARDED = ("vocab", "q", "kv", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
+SHARDED = ("vocab", "q", "kv", "o", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
 NAMES = ("replicate", "shard", "tp")  # of the mesh, the slowest link first
 
 

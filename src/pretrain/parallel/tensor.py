@@ -17,6 +17,7 @@ from torch.nn.functional import embedding, linear
 
 from pretrain.base.errors import UserError
 from pretrain.model.decoder import Head
+from pretrain.model.layers.experts import Experts
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.weights import Axis, Weight, expand, held, tie
 from pretrain.parallel.links import gather, joined, mean, scatter_sum
@@ -74,6 +75,9 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
     regions: dict[str, nn.Module] = {}
     for weight in expand(rows):
         dim = divided(weight)
+        if dim is None and weight.stacked:
+            what = f"{weight.name} has no axis of the experts' insides, so every rank would compute all of it"
+            raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
         if dim is None or weight.tied is not None:
             continue
         _keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)
@@ -92,8 +96,13 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
                 regions[parent] = owner
             else:
                 setattr(owner, last, Row(module, group))
-    for region in regions.values():
-        region.register_forward_pre_hook(_gather_first(group))
+    for name, module in model.named_modules():
+        if isinstance(module, Experts):
+            regions[name] = module
+            module.reduce = lambda y: scatter_sum(y, group)
+    for name, region in regions.items():
+        if not any(name.startswith(f"{other}.") for other in regions):  # what is inside another sees all already
+            region.register_forward_pre_hook(_gather_first(group))
     _ends(model, rows, group)
 
 

@@ -103,13 +103,15 @@ class GLUs(nn.Module):
 class Experts(nn.Module):
     """The `stacks` that a router chooses from, each token's outputs weighted and summed; a `shared` one sees all.
 
-    `dispatch` is the seam where expert parallelism sends rows to the ranks that hold their experts, and back.
+    `dispatch` is the seam where expert parallelism sends rows to the ranks that hold their experts, and back; `reduce`
+    the one where tensor parallelism adds up what ranks with a part of every expert have made.
     """
 
     def __init__(self, router: Router, stacks: nn.Module, shared: nn.Module | None = None) -> None:
         super().__init__()
         self.router, self.stacks, self.shared = router, stacks, shared
         self.dispatch: Dispatch | None = None
+        self.reduce: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[batch, seq, embed] like x, and the statistics of the tokens that are `counted` [batch, seq], else of all."""
@@ -122,6 +124,7 @@ class Experts(nn.Module):
         out = self.stacks(rows, counts) if self.dispatch is None else self.dispatch(rows, counts, self.stacks)
         out = out.index_select(0, order.argsort()).unflatten(0, choice.experts.shape)
         y = (out * choice.weights[..., None]).sum(-2).to(x.dtype)
+        y = y if self.reduce is None else self.reduce(y)
         return y if self.shared is None else y + self.shared(x), statistics(choice, counted)
 
 
