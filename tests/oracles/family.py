@@ -53,8 +53,11 @@ def published(table: dict[str, Any]) -> nn.Module:
     return model
 
 
-def both_ways(table: dict[str, Any], folder: Path, *, cached: bool = True) -> Difference:
-    """Asserts that our model of a tiny config.json is the published one, and that ours comes back as its own."""
+def both_ways(table: dict[str, Any], folder: Path, *, cached: bool = True, floor: float = 0.0) -> Difference:
+    """Asserts that our model of a tiny config.json is the published one, and that ours comes back as its own.
+
+    Gradients smaller than `floor` of the largest of all are held to that: a bias of keys has none but rounding.
+    """
     theirs = published(table)
     theirs.save_pretrained(folder / "theirs")
     ours, family, config = load_folder(folder / "theirs")
@@ -64,7 +67,7 @@ def both_ways(table: dict[str, Any], folder: Path, *, cached: bool = True) -> Di
     first = apart(here, there)
     assert first <= BOUND, f"logits of the published weights differ by {first:.1e}"
 
-    gradient = gradients(ours, family, config, here, theirs, there, tokens, folder)
+    gradient = gradients(ours, family, config, here, theirs, there, tokens, folder, floor)
 
     write_folder(folder / "ours", family, ours, config, dtype="float32", end=3)
     back, info = type(theirs).from_pretrained(folder / "ours", attn_implementation="eager", output_loading_info=True)
@@ -125,7 +128,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 def gradients(
     ours: nn.Module, family: ModuleType, config: Any, here: Tensor,
-    theirs: nn.Module, there: Tensor, tokens: Tensor, folder: Path,
+    theirs: nn.Module, there: Tensor, tokens: Tensor, folder: Path, floor: float,
 ) -> float:  # fmt: skip
     """The largest relative difference of any gradient, compared under the file's names: theirs are written by its own
     code as if they were weights, ours go through the table."""
@@ -143,18 +146,19 @@ def gradients(
         theirs.save_pretrained(folder / "gradients")
         theirs.load_state_dict(kept)
     found, worst = tensors(folder / "gradients"), 0.0
+    least = floor * max(float(gradient.abs().max()) for gradient in found.values())
     buffers = {name for row in rows if row.buffer for one in row.each() for name, _ in one.pieces(axes)}
     for name, gradient in export(shell, rows, axes):
         if name not in buffers:
             assert found[name].shape == weights[name].shape
-            worst = max(worst, relative(gradient, found[name]))
+            worst = max(worst, relative(gradient, found[name], least))
             assert worst <= BOUND, f"the gradient of {name} differs by {worst:.1e}"
     return worst
 
 
-def relative(one: Tensor, two: Tensor) -> float:
+def relative(one: Tensor, two: Tensor, least: float) -> float:
     """As `apart`, and nothing for two zeros: an expert that no token chose."""
-    return float((one - two).abs().max() / two.abs().max().clamp_min(1e-12))
+    return float((one - two).abs().max() / two.abs().max().clamp_min(max(least, 1e-12)))
 
 
 @torch.no_grad()

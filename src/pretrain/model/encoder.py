@@ -4,16 +4,30 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
-from pretrain.model.decoder import Cache, Head, Output, Where, follow, visible
+from pretrain.model.decoder import Head, Output, Where, follow, visible
 from pretrain.model.layers.rope import Rotary
+
+
+class Transform(nn.Module):
+    """norm(gelu(dense x)): what stands before the head since BERT."""
+
+    def __init__(self, width: int, eps: float, *, bias: bool = True) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(width, width, bias=bias), nn.LayerNorm(width, eps, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, width] like x."""
+        return self.norm(gelu(self.dense(x)))
 
 
 class Encoder(nn.Module):
     """Tokens to hidden states, every position seeing all of its document; `head` turns those into logits.
 
     `embed_norm` norms the sum of embeddings, `norm` the last block's output, `transform` stands before the head: hidden
-    states are what it gives. Learned positions start at `first_place`; `kinds` is the number of token types, all 0.
+    states are what it gives. Learned `places` are counted from 0, or from the token `padding` on, which itself stands
+    at its own number. `kinds` is the number of token types; all tokens are of the first.
     """
 
     def __init__(
@@ -27,18 +41,17 @@ class Encoder(nn.Module):
         embed_norm: nn.Module,
         transform: nn.Module,
         places: int = 0,
-        first_place: int = 0,
+        padding: int | None = None,
         kinds: int = 0,
-        head_bias: bool = True,
     ) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab, width)
         self.places = nn.Embedding(places, width) if places else None
         self.kinds = nn.Embedding(kinds, width) if kinds else None
-        self.first_place = first_place
+        self.padding = padding
         self.rotaries = nn.ModuleList(rotaries)
         self.embed_norm, self.blocks, self.norm, self.transform = embed_norm, nn.ModuleList(blocks), norm, transform
-        self.head = Head(width, vocab, bias=head_bias)
+        self.head = Head(width, vocab, bias=True)
 
     def forward(
         self,
@@ -46,25 +59,36 @@ class Encoder(nn.Module):
         *,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
-        cache: Cache | None = None,
         causal: bool = False,
     ) -> Output:
-        """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds."""
-        positions = follow(tokens, 0 if cache is None else cache.length) if positions is None else positions
-        dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
-        turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
-        where = Where(tokens, visible(documents, causal), turns, cache)
+        """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds.
+
+        `positions` [batch, seq] are counted from 0, if not said.
+        """
         x = self.embed(tokens)
         if self.kinds is not None:
             x = x + self.kinds.weight[0]
         if self.places is not None:
-            x = x + self.places(positions + self.first_place)
+            x = x + self.places(self.placed(tokens, positions))
         x = self.embed_norm(x)
+        positions = follow(tokens, 0) if positions is None else positions
+        dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
+        turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
+        where = Where(tokens, visible(documents, causal), turns)
         aux = x.new_zeros(0, dtype=torch.float32)
         for block in self.blocks:
             x, more = block(x, where)
             aux = aux if more is None else torch.cat([aux, more])
         return Output(self.transform(self.norm(x)), aux)
+
+    def placed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        """Rows of the table of places, [batch or 1, seq]."""
+        if self.padding is None:
+            return follow(tokens, 0) if positions is None else positions
+        if positions is not None:
+            return positions + (self.padding + 1)
+        text = tokens != self.padding
+        return text.cumsum(1) * text + self.padding
 
     def logits(self, tokens: Tensor) -> Tensor:
         """[batch, seq, vocab] of tokens [batch, seq]."""

@@ -17,17 +17,28 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class GLU(nn.Module):
-    """Gated linear unit (Shazeer 2020, arXiv 2002.05202): down(activation(gate x) · up x)."""
+    """Gated linear unit (Shazeer 2020, arXiv 2002.05202): down(activation(gate x) · up x).
 
-    def __init__(self, width: int, inner: int, *, activation: str = "silu", bias: bool = False) -> None:
+    `fused` holds gate and up as one matrix `gate_up`.
+    """
+
+    def __init__(
+        self, width: int, inner: int, *, activation: str = "silu", bias: bool = False, fused: bool = False
+    ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
-        self.gate = nn.Linear(width, inner, bias=bias)
-        self.up = nn.Linear(width, inner, bias=bias)
+        self.activation, self.fused = ACTIVATIONS[activation], fused
+        if fused:
+            self.gate_up = nn.Linear(width, 2 * inner, bias=bias)
+        else:
+            self.gate = nn.Linear(width, inner, bias=bias)
+            self.up = nn.Linear(width, inner, bias=bias)
         self.down = nn.Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, seq, width] like x."""
+        if self.fused:
+            gate, up = self.gate_up(x).chunk(2, -1)
+            return self.down(self.activation(gate) * up)
         return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
