@@ -66,7 +66,8 @@ def _losses(
         raise UserError(what, where=where, expected="its run directory or a checkpoint, which say by what objective")
     ends = np.array([] if tokenizer.end is None else [tokenizer.end], np.int32)
     documents = [np.concatenate([ids, ends]) for ids in tokenizer.encode_batch(texts)]
-    size, length = vocabulary(tokenizer, config.vocab_size), config.max_position_embeddings
+    size = vocabulary(tokenizer, config.vocab_size)
+    length = getattr(config, "longest", config.max_position_embeddings)
     losses = held_out_loss(model, leaf.bind(), size, documents, sequence=length, seed=0, apart=True)
     return {f"loss, {name}": value for name, value in losses.items()}
 

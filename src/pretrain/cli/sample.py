@@ -1,13 +1,19 @@
-"""Writes text with a model: from a run directory, a checkpoint, or a released folder."""
+"""Writes text with a model, or fills in what a text hides: a run directory, a checkpoint, or a released folder."""
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretrain.tokenizer.tokenizer import Tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain sample`."""
     parser.add_argument("model", help="a run directory, a checkpoint, or a released folder")
-    parser.add_argument("prompt", nargs="?", default="", help="what the text begins with")
+    parser.add_argument("prompt", nargs="?", default="", help="what the text begins with, or where it hides tokens")
     parser.add_argument("--tokens", type=int, default=200, help="at most (200)")
     parser.add_argument("--samples", type=int, default=1, help="how many texts (1)")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest token each time (0.7)")
@@ -37,8 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     model, _, _, tokenizer = open_model(arguments.model)
     if not objective_of(arguments.model)[1]:
-        what = "it was trained to fill in tokens from both sides, and cannot continue a text"
-        raise UserError(what, where=arguments.model, expected="a model with a causal objective")
+        return _fill(arguments, model, tokenizer)
     start = [] if tokenizer.end is None else [tokenizer.end]
     ids = [*start, *tokenizer.encode(arguments.prompt).tolist()] or [0]
     options = {"temperature": arguments.temperature, "top_k": arguments.top_k, "top_p": arguments.top_p}
@@ -53,4 +58,27 @@ def run(arguments: argparse.Namespace) -> int:
         if i:
             print("-" * 40)
         print(printable(arguments.prompt + text))
+    return 0
+
+
+def _fill(arguments: argparse.Namespace, model: "nn.Module", tokenizer: "Tokenizer") -> int:
+    """Prints the likeliest tokens of each hidden place, by a model that sees both sides."""
+    from pretrain.base.errors import UserError
+    from pretrain.generate.fill import fill
+    from pretrain.watch.console import printable
+
+    mask = tokenizer.mask
+    name = "" if mask is None else tokenizer.inner.id_to_token(mask)
+    if mask is None or name not in arguments.prompt:
+        what = "it was trained to fill in tokens from both sides, and cannot continue a text"
+        raise UserError(what, where=arguments.model, expected=f"a prompt with {name or 'a mask token'} in it")
+    ends = [] if tokenizer.end is None else [tokenizer.end]
+    first, *rest = (tokenizer.encode(part).tolist() for part in arguments.prompt.split(name))
+    found = fill(model, [*ends, *first, *(i for part in rest for i in (mask, *part)), *ends], mask)
+    places = [[(tokenizer.decode([token]), share) for token, share in place] for place in found]
+    if arguments.json:
+        print(json.dumps({"prompt": arguments.prompt, "places": places}))
+        return 0
+    for place in places:
+        print("  ".join(f"{printable(text.strip()) or repr(text)} {share:.0%}" for text, share in place))
     return 0

@@ -30,14 +30,7 @@ def make(family: ModuleType, config: Any) -> nn.Module:
 
 
 def write_folder(
-    folder: Path,
-    family: ModuleType,
-    module: nn.Module,
-    config: Any,
-    *,
-    dtype: str,
-    end: int | None,
-    pad: int | None = None,
+    folder: Path, family: ModuleType, module: nn.Module, config: Any, *, dtype: str, end: int | None
 ) -> None:
     """Writes config.json, generation_config.json and model.safetensors (`dtype` "float32" or "bfloat16")."""
     kind: torch.dtype = getattr(torch, dtype)
@@ -45,7 +38,7 @@ def write_folder(
     tensors = dict(export(module, family.weights(config), config.axes(), kind))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     ids = {"bos_token_id": end, "eos_token_id": end}
-    write(folder / CONFIG, json.dumps({"pad_token_id": pad, **to_json(family, config, dtype), **ids}, indent=2) + "\n")
+    write(folder / CONFIG, json.dumps({**to_json(family, config, dtype), **ids}, indent=2) + "\n")
     write(folder / GENERATION, json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from pretrain.base.errors import UserError, nearest
+from pretrain.base.extension import find as module
 from pretrain.base.extension import leaf as find
 from pretrain.recipe.recipe import Recipe, leaves
 from pretrain.recipe.schema import Leaf, Problems
@@ -36,6 +37,7 @@ def bind_all(recipe: Recipe, *, training: bool = True) -> dict[str, dict[str, An
         if leaf is recipe.model.family:
             _check_length(recipe, bound, problems)
             _check_small(recipe, bound, problems)
+            _check_sides(recipe, problems)
     problems.stop()
     return defaults
 
@@ -47,11 +49,12 @@ def options(leaf: Leaf) -> list[dataclasses.Field[Any]]:
 
 def _check_length(recipe: Recipe, config: object, problems: Problems) -> None:
     for name in LENGTHS:
-        longest = getattr(config, name, None)
-        if longest is not None and longest < recipe.train.sequence:
+        stated = getattr(config, name, None)
+        longest = getattr(config, "longest", stated)  # where not every place is a token's
+        if longest is not None and stated is not None and longest < recipe.train.sequence:
             said = f"model.{name}" if name in recipe.model.family.options else "train.sequence"
             problems.add(
-                f"train.sequence = {recipe.train.sequence} and model.{name} = {longest} contradict each other",
+                f"train.sequence = {recipe.train.sequence} and model.{name} = {stated} contradict each other",
                 where=recipe.layers.origin(said),
                 expected=f"sequences of at most {longest}, or a longer model.{name}",
             )
@@ -70,3 +73,15 @@ def _check_small(recipe: Recipe, config: Any, problems: Problems) -> None:
             dataclasses.replace(config, **said)
         except ValueError as error:
             problems.add(f"train.tuned_on: {error}", where=recipe.layers.origin("train.tuned_on"))
+
+
+def _check_sides(recipe: Recipe, problems: Problems) -> None:
+    """An encoder would find the next token before its eyes."""
+    family, objective = recipe.model.family, recipe.train.objective
+    causal = objective.kind == "objective.kinds" and getattr(find(objective.kind, objective.use), "causal", True)
+    if causal and not getattr(module(family.kind, family.use), "CAUSAL", True):
+        problems.add(
+            f"train.objective {objective.use} predicts what model.use {family.use} sees: an encoder's tokens see all",
+            where=recipe.layers.origin("train.objective"),
+            expected="an objective that hides tokens, such as masked",
+        )

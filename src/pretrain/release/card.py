@@ -6,11 +6,6 @@ from dataclasses import dataclass
 from pretrain.base.units import show_bytes, show_count, show_seconds
 from pretrain.events.kinds import Score
 
-TRANSFORMERS = (
-    *("```python", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""),
-    'model = AutoModelForCausalLM.from_pretrained(".")  # the folder of this file',
-    *('tokenizer = AutoTokenizer.from_pretrained(".")', "```"),
-)
 PRETRAIN = ('Its architecture is pretrain\'s own: `pretrain sample . "text"` loads it, transformers does not.',)
 
 BOTH_SIDES = "Every token sees every other: `is_causal` is false in config.json, which transformers 5 reads."
@@ -50,7 +45,7 @@ def card(facts: Facts) -> str:
         *("---", f"license: {facts.license}", f"library_name: {library}", f"pipeline_tag: {tag}"),
         *("tags:", "- pretrain", "---", "", f"# {facts.name}", ""),
         facts.description or f"A {facts.architecture} of {show_count(facts.parameters)} parameters.",
-        *("", *(TRANSFORMERS if facts.published else PRETRAIN), "", "## Model", ""),
+        *("", *(_loads(facts.architecture) if facts.published else PRETRAIN), "", "## Model", ""),
         f"{facts.architecture}, {facts.parameters:,} parameters, trained on sequences of {facts.sequence} tokens.",
         f"Objective: {facts.objective}." + ("" if facts.causal else f" {BOTH_SIDES}"),
         *("", "## Data", "", "| source | documents | text | licence | held out |", "|---|---|---|---|---|"),
@@ -74,3 +69,13 @@ def card(facts: Facts) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _loads(architecture: str) -> tuple[str, ...]:
+    """How transformers loads it."""
+    kind = "AutoModelForMaskedLM" if architecture.endswith("MaskedLM") else "AutoModelForCausalLM"
+    return (
+        *("```python", f"from transformers import {kind}, AutoTokenizer", ""),
+        f'model = {kind}.from_pretrained(".")  # the folder of this file',
+        *('tokenizer = AutoTokenizer.from_pretrained(".")', "```"),
+    )

@@ -77,6 +77,7 @@ class Work:
         if self.config.vocab_size < tokenizer.vocab_size:
             what = f"model.vocab_size = {self.config.vocab_size} is less than the tokenizer's"
             raise UserError(what, where=str(self.recipe.origin("model.vocab_size")), expected=str(tokenizer.vocab_size))
+        self._check_padding()
         self.objective: Objective = self.recipe.train.objective.bind()
         self.rows = self._rows()
         self.vocabulary: Vocabulary = vocabulary(tokenizer, self.config.vocab_size)
@@ -87,6 +88,14 @@ class Work:
         self.policy: Policy = choose(self.recipe.train.precision, self.device)
         if self.recipe.run.threads:
             torch.set_num_threads(self.recipe.run.threads)
+
+    def _check_padding(self) -> None:
+        """Raises UserError where a family that counts places by its padding token would take text for padding."""
+        pad = getattr(self.config, "pad_token_id", None)
+        if pad is not None and pad not in self.tokenizer.specials:
+            what = f"model.pad_token_id = {pad} is {self.tokenizer.inner.id_to_token(pad)!r} in the tokenizer: text"
+            expected = "a special token of it (tokenizer.from one that has padding there), or another family"
+            raise UserError(what, where=str(self.recipe.origin("model.pad_token_id")), expected=expected)
 
     def _refuse_continuation(self) -> None:
         """Raises UserError where the recipe asks a model that sees both sides to continue a text."""

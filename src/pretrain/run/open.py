@@ -13,7 +13,7 @@ from pretrain.base.files import verify
 from pretrain.checkpoint.pieces import Saved
 from pretrain.checkpoint.save import RECIPE, STATE, newest
 from pretrain.events.directory import RunDirectory
-from pretrain.model.config import CONFIG, IS_CAUSAL
+from pretrain.model.config import CONFIG, IS_CAUSAL, read_config
 from pretrain.model.folder import load_folder, make
 from pretrain.model.weights import expand, held
 from pretrain.recipe.read import load
@@ -30,7 +30,10 @@ def objective_of(path: Path | str) -> tuple[Leaf | None, bool]:
             leaf = load(str(recipe)).train.objective
             return leaf, leaf.bind().causal
     config = folder / CONFIG
-    return None, not config.is_file() or json.loads(config.read_bytes()).get(IS_CAUSAL, True)
+    if not config.is_file():
+        return None, True
+    family, _ = read_config(folder)
+    return None, getattr(family, "CAUSAL", True) and json.loads(config.read_bytes()).get(IS_CAUSAL, True)
 
 
 def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:

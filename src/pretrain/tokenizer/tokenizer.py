@@ -69,6 +69,7 @@ class Tokenizer:
             "model_max_length": 2**31 - 1,
             "eos_token": self._name(self.end),
             "pad_token": self._name(self.pad),
+            "mask_token": self._name(self.mask),
             **self.config,
         }
         write(folder / CONFIG, json.dumps({k: v for k, v in config.items() if v is not None}, indent=2) + "\n")

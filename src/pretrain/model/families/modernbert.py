@@ -95,7 +95,7 @@ def written(c: Config) -> dict[str, object]:
     kinds = ["full_attention" if c.window(i) is None else "sliding_attention" for i in range(c.num_hidden_layers)]
     thetas = {"full_attention": c.global_rope_theta, "sliding_attention": c.local_rope_theta}
     tables = {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()}
-    none = dict.fromkeys(("cls_token_id", "sep_token_id"))
+    none = dict.fromkeys(("cls_token_id", "sep_token_id", "pad_token_id"))
     return {"layer_types": kinds, "rope_parameters": tables, **none}
 
 
