@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from attention.masks import IDS, MASKS, Largest
 from pretrain.attention import sdpa
 from pretrain.attention.entrance import attention
 from pretrain.attention.mask import Causal, Documents, Full, Mask, Prefix, Window, narrow
@@ -21,20 +21,6 @@ MUTANTS = [
     ("src/pretrain/attention/sdpa.py", "q = pad(q, (0, 0, 1, 0)) if causal else q", "q = q"),
     ("src/pretrain/attention/mask.py", "Window(window.before) if mask.causal else window", "window"),
 ]  # fmt: skip
-IDS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1, 2]])
-MASKS: dict[str, Mask] = {
-    "full": Full(),
-    "causal": Causal(),
-    "sliding": Window(2),
-    "nothing before": Window(0),
-    "two-sided": Window(3, 1),
-    "wide": Window(100, 100),
-    "documents": Documents(IDS),
-    "documents, full": Documents(IDS, causal=False),
-    "documents, sliding": Documents(IDS, window=Window(1)),
-    "documents, two-sided": Documents(IDS, causal=False, window=Window(2, 2)),
-    "prefix": Prefix(torch.tensor([4, 1])),
-}
 
 
 def close(one: torch.Tensor, two: torch.Tensor) -> bool:
@@ -107,19 +93,6 @@ def test_few_queries_after_a_cache_are_the_last_ones(queries: int, mask: Mask, b
     q, k, v = torch.randn(3, 1, 2, 8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = plain(q, k, v, mask, 0.5)
     assert close(attention(q[:, :, -queries:], k, v, mask=mask), whole[:, :, -queries:])
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the most elements of any tensor that an operation made."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 @pytest.mark.parametrize("kind", ["causal", "full", "sliding", "two-sided", "documents", "prefix"])

@@ -1,10 +1,13 @@
-"""The one way into attention. Rule: torch's fused kernels, on every device and for every mask."""
+"""The one way into attention, and the rule by which a backend is chosen."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from pretrain.attention.mask import Mask
+from pretrain.attention import flash
+from pretrain.attention.flex import flex
+from pretrain.attention.mask import Causal, Full, Mask
 from pretrain.attention.sdpa import sdpa
 
 Exchange = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -29,4 +32,23 @@ def attention(
     if exchange is not None:
         q, k, v = exchange(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return sdpa(q, k, v, mask, scale, softcap, sinks)
+    name = backend(q, k, v, mask, softcap, sinks)
+    if name == "flash":
+        return flash.flash(q, k, v, mask, scale, softcap)
+    return (flex if name == "flex" else sdpa)(q, k, v, mask, scale, softcap, sinks)
+
+
+def backend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, softcap: float | None, sinks: Tensor | None) -> str:
+    """Which one computes this: "sdpa", "flash" or "flex".
+
+    Not on a GPU, sdpa. On one, flash where it is installed and computes it; flex where sdpa would go piece by piece
+    (windows, documents, prefixes, soft caps, sinks over whole sequences); sdpa for what is one kernel's call.
+    """
+    if q.device.type != "cuda":
+        return "sdpa"
+    if flash.suits(q, k, v, mask, sinks):
+        return "flash"
+    whole = softcap is None and sinks is None and isinstance(mask, Full | Causal)
+    after_cache = q.shape[2] != k.shape[2]
+    suits = min(q.shape[-1], v.shape[-1]) >= 16 and q.dtype is not torch.float64
+    return "flex" if suits and not whole and not after_cache else "sdpa"

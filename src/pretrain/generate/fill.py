@@ -1,4 +1,4 @@
-"""Fills in hidden tokens with a model that sees both sides (Taylor 1953, Journalism Quarterly 30, the cloze procedure)."""
+"""Fills in hidden tokens with a model that sees both sides: the cloze test (Taylor 1953, Journalism Quarterly 30)."""
 
 from collections.abc import Sequence
 
