@@ -15,7 +15,6 @@ from pretrain.attention.plain import plain
 
 MUTANTS = [
     ("src/pretrain/attention/flash.py", "[0, *accumulate(lengths)]", "[0, *lengths]"),
-    ("src/pretrain/attention/flash.py", "causal=after == 0", "causal=False"),
     ("src/pretrain/attention/flash.py", "-1 if bound is None else bound", "bound or -1"),
     ("src/pretrain/attention/flash.py", "softcap=softcap or 0.0", "softcap=0.0"),
     ("src/pretrain/attention/flash.py", "found[0] if isinstance(found, tuple)", "found if isinstance(found, tuple)"),
@@ -27,10 +26,10 @@ MUTANTS = [
 
 def stand_in(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: int, max_seqlen_k: int,
-    softmax_scale: float, causal: bool, window_size: tuple[int, int], softcap: float,
+    softmax_scale: float, window_size: tuple[int, int], softcap: float,
 ) -> Tensor:  # fmt: skip
     """flash_attn_varlen_func as documented: [tokens, heads, width]; a window [i - left, i + right] with -1 for no
-    bound, causal as no right, both aligned to the last query and the last key; softcap 0 for none."""
+    bound, aligned to the last query and the last key; softcap 0 for none."""
     parts, longest = [], [0, 0]
     for i in range(len(cu_seqlens_q) - 1):
         one, keys, values = (
@@ -39,7 +38,7 @@ def stand_in(
         )
         longest = [max(longest[0], one.shape[2]), max(longest[1], keys.shape[2])]
         left, right = (10**6 if bound < 0 else bound for bound in window_size)
-        mask = Window(left, 0 if causal else right)
+        mask = Window(left, right)
         parts.append(plain(one, keys, values, mask, softmax_scale, softcap or None)[0].transpose(0, 1))
     assert longest == [max_seqlen_q, max_seqlen_k] and cu_seqlens_q.dtype is torch.int32
     return torch.cat(parts)

@@ -14,10 +14,14 @@ from pretrain.order.batch import IGNORE
 
 MUTANTS = [
     ("src/pretrain/objective/cross_entropy.py", "1 + 2 * z_loss * log_z", "1 + z_loss * log_z"),
-    ("src/pretrain/objective/cross_entropy.py", "-weight[:, None])", "-1 + 0 * weight[:, None])"),
-    ("src/pretrain/objective/cross_entropy.py", "grads[1] += grad.T @ x", "grads[1] = (grad.T @ x).float()"),
-    ("src/pretrain/objective/cross_entropy.py", "grads[1].addmm_(grad.T, x)", "grads[1].copy_(grad.T @ x)"),
-    ("src/pretrain/objective/cross_entropy.py", "grads[2] += grad.sum(0)", "grads[2] = grad.sum(0)"),
+    ("src/pretrain/objective/cross_entropy.py", "-(weights * here)[:, None]", "-1 + 0 * weights[:, None]"),
+    ("src/pretrain/objective/cross_entropy.py", "total += grad.T @ x", "total.copy_(grad.T @ x)"),
+    ("src/pretrain/objective/cross_entropy.py", "beta=0 if first else 1", "beta=0"),
+    ("src/pretrain/objective/cross_entropy.py", "beta=0 if first else 1", "beta=1"),
+    ("src/pretrain/objective/cross_entropy.py", "total.copy_(grad.T @ x)", "total.add_(grad.T @ x)"),
+    ("src/pretrain/objective/cross_entropy.py", "log_z = top + sums.log()", "log_z = sums.log()"),
+    ("src/pretrain/objective/cross_entropy.py", "if len(hidden) else torch.zeros_like", ""),
+    ("src/pretrain/objective/cross_entropy.py", "grads[2] += scores.sum(0)", "grads[2] = scores.sum(0)"),
     ("src/pretrain/objective/cross_entropy.py", "1 - (logits / softcap) ** 2", "1 - logits**2"),
     ("src/pretrain/objective/cross_entropy.py", "tanh_().mul_(softcap)", "tanh_()"),
     ("src/pretrain/objective/cross_entropy.py", "torch.where(targets == IGNORE, 0, weights)", "weights"),
@@ -31,6 +35,7 @@ def test_equal_to_the_plain_loss(
     z_loss: float, chunk: int, softcap: float | None, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(room, "PIECE_LOGITS", min(chunk, 40))
     generator = torch.Generator().manual_seed(0)
     embed = nn.Embedding(11, 6, dtype=torch.float64)
     head = nn.Linear(6, 11, bias=bias, dtype=torch.float64)
@@ -83,6 +88,25 @@ def test_gradients_in_bf16_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch
         assert head.weight.grad is not None and head.weight.grad.dtype is torch.float32
         grads.append(head.weight.grad.clone())
     assert (grads[0] - grads[1]).norm() < 0.01 * grads[0].norm()
+
+
+def test_without_a_target_nothing_is_lost_or_learned() -> None:
+    head, hidden = nn.Linear(8, 50), torch.randn(0, 8, requires_grad=True)
+    loss = cross_entropy(hidden, head, torch.zeros(0, dtype=torch.long), torch.zeros(0))
+    loss.total.backward()
+    assert loss.total == loss.count == 0 and head.weight.grad is not None and not head.weight.grad.any()
+
+
+def test_logits_far_from_zero_and_from_each_other() -> None:
+    """log Z is right to float32's last bits where some probability is too small to be a number."""
+    head = nn.Linear(1, 4, bias=False)
+    head.weight.data = torch.tensor([[300.0], [-300.0], [299.0], [0.0]])
+    for target in range(4):
+        hidden = torch.ones(1, 1, requires_grad=True)
+        loss = cross_entropy(hidden, head, torch.tensor([target]), torch.ones(1), z_loss=1e-4)
+        logits = head(hidden.detach().clone().requires_grad_()).double()
+        plain = functional.cross_entropy(logits, torch.tensor([target])) + 1e-4 * logits.logsumexp(-1).square().sum()
+        assert loss.total.item() == pytest.approx(plain.item(), rel=1e-5), target
 
 
 PEAK = """

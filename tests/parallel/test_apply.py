@@ -34,8 +34,8 @@ MUTANTS = [
     ("src/pretrain/train/step.py", "sequences, tokens) / ranks.layout.tp", "sequences, tokens)"),
     ("src/pretrain/train/step.py", "routers.seen = ranks.sum_over_data(routers.seen)", "pass"),
     ("src/pretrain/parallel/tensor.py", "return out if self.bias is None else out + self.bias", "return out"),
-    ("src/pretrain/objective/cross_entropy.py", "chosen * here[part]", "chosen"),
-    ("src/pretrain/objective/cross_entropy.py", "-(weight * here[part])[:, None]", "-weight[:, None]"),
+    ("src/pretrain/objective/cross_entropy.py", "[:, 0] * here", "[:, 0]"),
+    ("src/pretrain/objective/cross_entropy.py", "-(weights * here)[:, None]", "-weights[:, None]"),
     ("src/pretrain/train/step.py", "ranks.sum_over_data(torch.tensor(counted, device=steps.policy.device))", "counted"),
 ]
 MODELS = {

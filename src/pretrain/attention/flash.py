@@ -46,7 +46,6 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, softcap: fl
         max_seqlen_q=max(lengths[0]),
         max_seqlen_k=max(lengths[1]),
         softmax_scale=scale,
-        causal=after == 0,
         window_size=tuple(-1 if bound is None else bound for bound in (before, after)),
         softcap=softcap or 0.0,
     )
