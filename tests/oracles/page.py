@@ -24,12 +24,22 @@ A family is one file in `src/pretrain/model/families`; its name is what `model.u
 Each variation is a small model of that shape. Every parameter and buffer is drawn anew, transformers writes it, we read
 it; we write it, transformers reads it, and the tensors come back byte for byte. All is float32. Differences are shares
 of the largest number: between the logits of both sides each way, and of the worst weight's gradient. The bound is 1e-5,
-also for the logits through the cache and for those of documents in one row.
+also for the logits through the cache and for those of documents in one row. A bias of keys moves no logit but by
+rounding: gradients of BERT and RoBERTa below a hundredth of the largest of all are held to that hundredth.
 
 ## Families
 
 | family | file | lines | variations | theirs, read by us | ours, read by them | gradients | published sizes |
 |---|---|---|---|---|---|---|---|
+"""
+ATTENTION = """
+## Attention
+
+One entrance, `attention/entrance.py`, chooses among torch's fused kernels, FlexAttention, and FlashAttention 2 or 3
+where it is installed; its rule stands there. On a CPU it is torch's. Each is held to the plain formula: torch's forward
+and backward in `tests/attention/test_attention.py`, FlexAttention forward in `test_flex.py`, what FlashAttention is
+handed in `test_flash.py`. FlexAttention's backward pass, which has no CPU, and FlashAttention's kernels have not been run: no GPU
+was at hand. `pytest tests/attention/test_device.py` holds them to the formula on a machine that has one.
 """
 
 
@@ -76,7 +86,7 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
         "\n## Variations\n\n| family | variation | parameters | theirs, read by us | ours, read by them | gradients |",
         "|---|---|---|---|---|---|\n" + table(variations),
         "\n## Published sizes\n\nA published config.json gives the published number of parameters, to the digit.\n",
-        "| family | size | parameters |\n|---|---|---|\n" + table(sizes) + "\n",
+        "| family | size | parameters |\n|---|---|---|\n" + table(sizes) + "\n" + ATTENTION,
     ])  # fmt: skip
 
 
