@@ -114,14 +114,14 @@ def compare(name: str, dtype: str, pairs: int, block: int, samples: int) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], default=list(FAMILIES))
+    parser.add_argument("families", nargs="*", choices=[*FAMILIES, []], default=[])
     parser.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--block", type=int, default=10, help="steps")
     parser.add_argument("--samples", type=int, default=1, help="sequences in a step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in arguments.families:
+    for name in arguments.families or FAMILIES:
         for dtype in arguments.dtypes:
             compare(name, dtype, arguments.pairs, arguments.block, arguments.samples)
 

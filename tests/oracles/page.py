@@ -38,8 +38,9 @@ ATTENTION = """
 One entrance, `attention/entrance.py`, chooses among torch's fused kernels, FlexAttention, and FlashAttention 2 or 3
 where it is installed; its rule stands there. On a CPU it is torch's. Each is held to the plain formula: torch's forward
 and backward in `tests/attention/test_attention.py`, FlexAttention forward in `test_flex.py`, what FlashAttention is
-handed in `test_flash.py`. FlexAttention's backward pass, which has no CPU, and FlashAttention's kernels have not been run: no GPU
-was at hand. `pytest tests/attention/test_device.py` holds them to the formula on a machine that has one.
+handed in `test_flash.py`. FlexAttention's backward pass, which has no CPU, and FlashAttention's kernels have not
+been run: no GPU was at hand. `pytest tests/attention/test_device.py` holds them to the formula on a machine that
+has one.
 """
 
 
