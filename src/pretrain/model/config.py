@@ -81,7 +81,8 @@ def _family(table: dict[str, Any], path: Path) -> ModuleType:
     known = {find("model.families", name).ARCHITECTURE: name for name in names("model.families")}
     wanted = str((table.get("architectures") or ["?"])[0])
     if wanted not in known:
-        raise UserError(f"architecture {wanted}", where=str(path), expected=" or ".join(sorted(known)))
+        what = f"architecture {wanted} is not known"
+        raise UserError(what, where=str(path), expected=" or ".join(sorted(known)), near=nearest(wanted, known))
     return find("model.families", known[wanted])
 
 

@@ -15,6 +15,8 @@ Axis = tuple[int, int]  # a count and a grain: kv = (8 heads, 128 wide)
 Group = Literal["matrix", "embedding", "vector"]
 Draw = Literal["normal", "fan_in", "zeros", "ones"]
 LOOKED_UP = {"vocab", "gram_vocab", "position", "kind"}  # axes whose rows are fetched by number
+KEPT = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # dtypes that a file's weights may have
+LOOKED_AT = 2**17  # numbers at a time, to find those that are not finite
 
 
 class Scale(NamedTuple):
@@ -203,9 +205,22 @@ def load(
     tensors: Mapping[str, Tensor],
     where: Callable[[str], str] = lambda name: "",
 ) -> None:
-    """Fills a module from tensors under the file's names, one at a time; `where` says in which file a tensor lies.
+    """Fills a module from tensors under the file's names, one at a time. Raises UserError as `matched` does."""
+    with torch.no_grad():
+        for _, weight, ours, value in matched(module, rows, axes, tensors, where):
+            ours.copy_(value.mT if weight.transpose else value)
 
-    Raises UserError where one is missing, of another shape, not finite or unclaimed.
+
+def matched(
+    module: nn.Module,
+    rows: Sequence[Weight],
+    axes: Mapping[str, Axis],
+    tensors: Mapping[str, Tensor],
+    where: Callable[[str], str],
+) -> Iterator[tuple[str, Weight, Tensor, Tensor]]:
+    """(the file's name, its row, our tensor, the file's), one at a time; `where` says in which file a tensor lies.
+
+    Raises UserError where one is missing, of another shape, not finite, unclaimed, or not what it is tied to.
     """
     places = {name: (weight, place) for weight in expand(rows) for name, place in weight.pieces(axes)}
     older = {name for weight in expand(rows) for name in weight.also}
@@ -213,40 +228,61 @@ def load(
         if name not in places and name not in older:
             what = f"tensor {name} belongs to no weight of the family"
             raise UserError(what, where=where(name), near=nearest(name, places))
-    with torch.no_grad():
-        for name, (weight, place) in places.items():
-            found = next((one for one in (name, *weight.also) if one in tensors), None)
-            if found is None and weight.tied is None:
-                raise UserError(f"tensor {name} is missing", where=where(name), near=nearest(name, tensors))
-            if found is not None:
-                _fill(held(module, weight.name)[place], weight, found, tensors[found], where(found))
+    named: dict[str, str] = {}  # of our weights, the name in the file
+    for name, (weight, place) in places.items():
+        found = next((one for one in (name, *weight.also) if one in tensors), None)
+        if found is None and weight.tied is None:
+            raise UserError(f"tensor {name} is missing", where=where(name), near=nearest(name, tensors))
+        if found is None:
+            continue
+        ours, value = held(module, weight.name)[place], tensors[found]
+        _demand(ours, weight, found, value, where(found))
+        named[weight.name] = found
+        if weight.tied is None:
+            yield name, weight, ours, value
+        elif not torch.equal(value, tensors[named[weight.tied]].to(value.dtype)):
+            what = f"tensor {found} differs from {named[weight.tied]}, to which config.json ties it"
+            raise UserError(what, where=where(found), expected="one and the same")
 
 
-def _fill(ours: Tensor, weight: Weight, name: str, theirs: Tensor, where: str) -> None:
-    """One tensor of the file into its place; a tied weight that a file holds must be what it is tied to."""
-    value = theirs.mT if weight.transpose else theirs
-    if value.shape != ours.shape:
-        wanted = list(ours.mT.shape if weight.transpose else ours.shape)
-        raise UserError(f"tensor {name} is {list(theirs.shape)}", where=where, expected=str(wanted))
-    if not torch.isfinite(value).all():
+def _demand(ours: Tensor, weight: Weight, name: str, theirs: Tensor, where: str) -> None:
+    """Numbers that fit, all of them finite."""
+    wanted = ours.mT.shape if weight.transpose else ours.shape
+    if theirs.shape != wanted:
+        raise UserError(f"tensor {name} is {list(theirs.shape)}", where=where, expected=str(list(wanted)))
+    if theirs.dtype not in KEPT:
+        what = f"tensor {name} is kept as {str(theirs.dtype).removeprefix('torch.')}, as quantised weights are"
+        raise UserError(what, where=where, expected="float32, bfloat16 or float16")
+    if not all(bool(torch.isfinite(part).all()) for part in theirs.flatten().split(LOOKED_AT)):
         raise UserError(f"tensor {name} holds NaN or infinity", where=where, expected="finite numbers")
-    if weight.tied is None:
-        ours.copy_(value)
-    elif not torch.equal(ours, value.to(ours.dtype)):
-        what = f"tensor {name} differs from {weight.tied}, to which config.json ties it"
-        raise UserError(what, where=where, expected="one and the same")
+
+
+def cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor in a dtype, its own if None. Raises UserError where a number is too large for float16."""
+    made = tensor.to(tensor.dtype if dtype is None else dtype)
+    if made.dtype is torch.float16 is not tensor.dtype and not made.is_meta and not torch.isfinite(made).all():
+        what = f"tensor {name} has numbers up to {float(tensor.abs().max()):.3g}"
+        raise UserError(what, expected="at most 65504 in float16; bfloat16 holds them")
+    return made.contiguous()
 
 
 def export(
     module: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """(file's name, tensor) of all that a file holds, one at a time; buffers stay float32."""
+    return exported(lambda name: held(module, name).detach(), rows, axes, dtype)
+
+
+def exported(
+    ours: Callable[[str], Tensor], rows: Sequence[Weight], axes: Mapping[str, Axis], dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """As `export`, of tensors by our names, each asked for once."""
     for weight in expand(rows):
         if weight.tied is None:
-            tensor = held(module, weight.name).detach()
+            tensor = ours(weight.name)
             for name, place in weight.pieces(axes):
                 value = tensor[place].mT if weight.transpose else tensor[place]
-                yield name, value.to(tensor.dtype if weight.buffer or dtype is None else dtype).contiguous()
+                yield name, cast(name, value, None if weight.buffer else dtype)
 
 
 def parameters(rows: Sequence[Weight], axes: Mapping[str, Axis]) -> int:

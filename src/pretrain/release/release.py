@@ -15,7 +15,7 @@ from pretrain.model.config import CONFIG, IS_CAUSAL
 from pretrain.model.folder import load_folder, write_folder
 from pretrain.tokenizer.tokenizer import Tokenizer
 
-BOUNDS = {"float32": 1e-6, "bfloat16": 3e-2}  # of the largest logit: rounding alone stays well below
+BOUNDS = {"float32": 1e-6, "float16": 4e-3, "bfloat16": 3e-2}  # of the largest logit: rounding alone stays well below
 
 
 def release(
@@ -26,6 +26,7 @@ def release(
     tokenizer: Tokenizer,
     *,
     dtype: str,
+    shard_bytes: int,
     card: str,
     proof: Tensor,
     causal: bool = True,
@@ -37,7 +38,7 @@ def release(
     Raises UserError, and leaves what stood there, where the logits differ by more than rounding.
     """
     with new_folder(folder) as partial:
-        write_folder(partial, family, model, config, dtype=dtype, end=tokenizer.end)
+        write_folder(partial, family, model, config, dtype=dtype, end=tokenizer.end, shard_bytes=shard_bytes)
         if not causal:
             said = {**json.loads((partial / CONFIG).read_bytes()), IS_CAUSAL: False}
             write(partial / CONFIG, json.dumps(said, indent=2) + "\n")

@@ -568,7 +568,8 @@ def release_stage(work: Work, state: State) -> dict[str, object]:
     proof = torch.from_numpy(work.data().batch(0, 2).tokens[:2]).to(work.device)
     done = release(
         work.run.release, work.family, work.config, state.model, work.tokenizer,
-        dtype=section.dtype, card=card(facts), proof=proof, causal=work.objective.causal,
+        dtype=section.dtype, shard_bytes=section.shard_bytes, card=card(facts), proof=proof,
+        causal=work.objective.causal,
     )  # fmt: skip
     work.report(done)
     return {"digest": done.digest}
