@@ -132,7 +132,7 @@ def test_from_text_to_a_model_that_transformers_loads(recipe: Path) -> None:
         r"lines: \d documents? to train on \([\d.]+ KiB\), \d documents? held out \([\d.]+ (KiB|B)\)", said
     )
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
-    assert {p.name for p in found.release.iterdir()} == {*names, "README.md", "manifest.json"}
+    assert {p.name for p in found.release.iterdir()} == {*names, "README.md", "lineage.json", "manifest.json"}
     assert {p.name for p in found.path.iterdir()} == {
         *("recipe.toml", "origins.json", "versions.json", "stages.json", "events", "checkpoints", "release")
     }

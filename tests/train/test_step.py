@@ -108,7 +108,7 @@ def test_a_release_that_is_not_the_model_is_refused(tmp_path: Path, monkeypatch:
     initialise(model, ROWS, 0.1, 0)
     tokenizer = train_tokenizer(["some text, and some more of it"] * 9, 260, reserved=4)
     proof = torch.arange(20).view(2, 10)
-    options = {"dtype": "float32", "shard_bytes": 10**9, "card": "# x\n", "proof": proof}
+    options = {"dtype": "float32", "shard_bytes": 10**9, "card": "# x\n", "lineage": {}, "proof": proof}
     done = release(tmp_path / "a", llama, CONFIG, model, tokenizer, **options)  # type: ignore[arg-type]
     assert done.logit_difference <= 1e-6
     rounded = release(tmp_path / "b", llama, CONFIG, model, tokenizer, **{**options, "dtype": "bfloat16"})  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.base.files import write
-from pretrain.model.config import CONFIG, read_config, to_json
+from pretrain.model.config import CONFIG, IS_CAUSAL, read_config, to_json
 from pretrain.model.tensor_files import SHARD_BYTES, Tensors, write_tensors
 from pretrain.model.weights import cast, check, export, load, matched, tie
 
@@ -41,12 +41,17 @@ def write_folder(
     dtype: str,
     end: int | None,
     shard_bytes: int = SHARD_BYTES,
+    causal: bool = True,
 ) -> None:
     """Writes a module as a released folder; `end` is the id that begins and ends a document."""
     tensors = export(module, family.weights(config), config.axes(), getattr(torch, dtype))
-    ids = {"bos_token_id": end, "eos_token_id": end}
-    write_model(folder, family, config, tensors, dtype=dtype, shard_bytes=shard_bytes, said=ids)
-    write(folder / GENERATION, json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
+    said = said_of(end, causal=causal)
+    write_model(folder, family, config, tensors, dtype=dtype, shard_bytes=shard_bytes, said=said)
+
+
+def said_of(end: int | None, *, causal: bool) -> dict[str, object]:
+    """What config.json says beside a family's own keys, under the names that transformers reads."""
+    return {"bos_token_id": end, "eos_token_id": end, **({} if causal else {IS_CAUSAL: False})}
 
 
 def write_model(
@@ -59,12 +64,15 @@ def write_model(
     shard_bytes: int,
     said: Mapping[str, object],
 ) -> None:
-    """Writes config.json, with what is `said` beside the family's own keys, and the tensors as they come.
+    """Writes config.json, with what is `said` beside the family's own keys, its ids in generation_config.json, and the
+    tensors as they come.
 
     `dtype` is "float32", "bfloat16" or "float16", that of the tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / CONFIG, json.dumps({**to_json(family, config, dtype), **said}, indent=2) + "\n")
+    ids = {name: value for name, value in said.items() if name.endswith("_token_id")}
+    write(folder / GENERATION, json.dumps({"_from_model_config": True, **ids}, indent=2) + "\n")
     rows, axes = family.weights(config), config.axes()
     shells = dict(export(shell(family, config), rows, axes, getattr(torch, dtype)))
     write_tensors(folder, shells, tensors, shard_bytes)

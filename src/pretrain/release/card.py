@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pretrain.base.units import show_bytes, show_count, show_seconds
 from pretrain.events.kinds import Score
+from pretrain.release.lineage import Lineage, lines
 
 PRETRAIN = ('Its architecture is pretrain\'s own: `pretrain sample . "text"` loads it, transformers does not.',)
 
@@ -26,22 +27,19 @@ class Facts:
     published: bool  # whether transformers knows the architecture
     parameters: int
     sequence: int
-    steps: int
-    tokens: int
     seconds: float
     machine: str
-    recipe_digest: str
-    version: str
     summary: Mapping[str, Mapping]
     licenses: Mapping[str, str | None]
     scores: Sequence[Score]
+    lineage: Lineage
 
 
 def card(facts: Facts) -> str:
     """Markdown with the front matter that model hubs read."""
     tag = "text-generation" if facts.causal else "fill-mask"
     library = "transformers" if facts.published else "pretrain"
-    lines = [
+    said = [
         *("---", f"license: {facts.license}", f"library_name: {library}", f"pipeline_tag: {tag}"),
         *("tags:", "- pretrain", "---", "", f"# {facts.name}", ""),
         facts.description or f"A {facts.architecture} of {show_count(facts.parameters)} parameters.",
@@ -54,21 +52,17 @@ def card(facts: Facts) -> str:
         kept, held = parts["train"], parts["held_out"]
         size = show_bytes(kept["bytes"])
         license = facts.licenses.get(source) or "not stated"
-        lines.append(f"| {source} | {kept['documents']:,} | {size} | {license} | {held['documents']:,} documents |")
-    lines += [
+        said.append(f"| {source} | {kept['documents']:,} | {size} | {license} | {held['documents']:,} documents |")
+    said += [
         *("", "Held-out documents, and near copies of them, were never trained on.", "", "## Training", ""),
-        f"{facts.steps:,} steps, {show_count(facts.tokens)} tokens, {show_seconds(facts.seconds)} on {facts.machine}.",
-        f"Recipe `{facts.recipe_digest}`, pretrain {facts.version}.",
-        *("", "## Scores", "", "| what | on | value |", "|---|---|---|"),
-        *(f"| {score.name} | {score.split} | {score.value:.3f} {score.unit} |" for score in facts.scores),
-        *(
-            "",
-            "## Limits",
-            "",
-            CONTINUES if facts.causal else FILLS_IN,
-        ),
+        f"{show_seconds(facts.seconds)} on {facts.machine}. Energy: not measured.",
+        *("", "## Lineage", "", *lines(facts.lineage), "", f"Released by pretrain {facts.lineage['pretrain']}."),
     ]
-    return "\n".join(lines) + "\n"
+    if facts.scores:
+        said += ["", "## Scores", "", "| what | on | value |", "|---|---|---|"]
+        said += [f"| {score.name} | {score.split} | {score.value:.3f} {score.unit} |" for score in facts.scores]
+    said += ["", "## Limits", "", CONTINUES if facts.causal else FILLS_IN]
+    return "\n".join(said) + "\n"
 
 
 def _loads(architecture: str) -> tuple[str, ...]:

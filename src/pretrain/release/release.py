@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pretrain.base.errors import UserError
 from pretrain.base.files import manifest_digest, new_folder, read_manifest, write
 from pretrain.events.kinds import Released
-from pretrain.model.config import CONFIG, IS_CAUSAL
 from pretrain.model.folder import load_folder, write_folder
+from pretrain.release.lineage import FILE, Lineage
 from pretrain.tokenizer.tokenizer import Tokenizer
 
 BOUNDS = {"float32": 1e-6, "float16": 4e-3, "bfloat16": 3e-2}  # of the largest logit: rounding alone stays well below
@@ -28,6 +28,7 @@ def release(
     dtype: str,
     shard_bytes: int,
     card: str,
+    lineage: Lineage,
     proof: Tensor,
     causal: bool = True,
 ) -> Released:
@@ -38,20 +39,25 @@ def release(
     Raises UserError, and leaves what stood there, where the logits differ by more than rounding.
     """
     with new_folder(folder) as partial:
-        write_folder(partial, family, model, config, dtype=dtype, end=tokenizer.end, shard_bytes=shard_bytes)
-        if not causal:
-            said = {**json.loads((partial / CONFIG).read_bytes()), IS_CAUSAL: False}
-            write(partial / CONFIG, json.dumps(said, indent=2) + "\n")
-        tokenizer.save(partial)
-        write(partial / "README.md", card)
-        difference = prove(partial, model, proof, BOUNDS[dtype], {} if causal else {"causal": False})
+        write_folder(partial, family, model, config, dtype=dtype, end=tokenizer.end, shard_bytes=shard_bytes,
+                     causal=causal)  # fmt: skip
+        accompany(partial, tokenizer, card, lineage)
+        difference = prove(partial, model, proof, BOUNDS[dtype], causal=causal)
     return Released(str(folder), manifest_digest(read_manifest(folder)), difference)
 
 
+def accompany(folder: Path, tokenizer: Tokenizer | None, card: str, lineage: Lineage) -> None:
+    """What lies beside the weights: tokenizer, card, lineage.json."""
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    write(folder / "README.md", card)
+    write(folder / FILE, json.dumps(lineage, indent=1, ensure_ascii=False) + "\n")
+
+
 @torch.no_grad()
-def prove(folder: Path, model: nn.Module, proof: Tensor, bound: float, asked: dict[str, bool]) -> float:
+def prove(folder: Path, model: nn.Module, proof: Tensor, bound: float, *, causal: bool = True) -> float:
     """Largest difference of logits between a folder and the live model, relative to the largest. Raises UserError."""
-    back, _, _ = load_folder(folder)
+    asked, (back, _, _) = {} if causal else {"causal": False}, load_folder(folder)
     live = model.get_submodule("head")(model(proof, **asked).hidden)
     there = back.get_submodule("head")(back(proof.cpu(), **asked).hidden)
     difference = float((live.cpu() - there).abs().max() / live.abs().max())

@@ -23,7 +23,6 @@ from pretrain.evaluate.during import estimate, estimate_loss, write_samples
 from pretrain.evaluate.held_out import held_out_loss
 from pretrain.evaluate.perplexity import likelihood
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
-from pretrain.events.read import steps as taken_steps
 from pretrain.model.ahead import add_ahead
 from pretrain.model.config import read_config
 from pretrain.model.count import active_parameters, training_flops_per_token
@@ -43,9 +42,10 @@ from pretrain.parallel.layout import refuse, settle
 from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.read import override
 from pretrain.recipe.recipe import Recipe, tree
-from pretrain.release.card import Facts, card
+from pretrain.release.card import card
 from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
+from pretrain.run.facts import facts_of, lineage_of
 from pretrain.run.mixture import filled, first_history, most_epochs, outlook
 from pretrain.run.stages import Context, keep_recipe
 from pretrain.run.store import difference
@@ -543,33 +543,14 @@ def train_counts(work: Work) -> np.ndarray:
 def release_stage(work: Work, state: State) -> dict[str, object]:
     """The released folder, proved on rows of the run."""
     section, recipe = work.recipe.release, work.recipe
-    steps = taken_steps(work.run)
-    starts = [0, *(one.step for one in steps[:-1])]
-    facts = Facts(
-        name=recipe.run.name,
-        description=section.description,
-        license=section.license,
-        architecture=work.family.ARCHITECTURE,
-        published=not work.family.MODEL_TYPE.startswith("pretrain_"),
-        objective=recipe.train.objective.use,
-        causal=work.objective.causal,
-        parameters=parameters(work.rows, work.config.axes()),
-        sequence=recipe.train.sequence,
-        steps=state.step,
-        tokens=state.position * (recipe.tokens.row or recipe.train.sequence),
-        seconds=sum((one.step - before) * one.step_seconds for one, before in zip(steps, starts, strict=True)),
-        machine=machine.describe(),
-        recipe_digest=recipe.digest,
-        version=json.loads(work.run.versions.read_bytes())["pretrain"],
-        summary=work.cut.summary,
-        licenses={source.name: source.license for source in recipe.corpus.sources},
-        scores=[Score(**score) for score in work.remembered.get("evaluate", {}).get("scores", [])],
-    )
+    lineage = lineage_of(work.run, recipe, state.step, state.position)
+    causal = work.objective.causal
+    facts = facts_of(work.run, recipe, work.family, work.config, lineage, causal=causal)
     proof = torch.from_numpy(work.data().batch(0, 2).tokens[:2]).to(work.device)
     done = release(
         work.run.release, work.family, work.config, state.model, work.tokenizer,
-        dtype=section.dtype, shard_bytes=section.shard_bytes, card=card(facts), proof=proof,
-        causal=work.objective.causal,
+        dtype=section.dtype, shard_bytes=section.shard_bytes, card=card(facts), lineage=lineage, proof=proof,
+        causal=causal,
     )  # fmt: skip
     work.report(done)
     return {"digest": done.digest}
