@@ -21,11 +21,13 @@ COMMANDS = {
     "trace": "the documents of a step, and the steps that saw a page",
     "ablate": "the same small model on several cuts of data, and which is better",
     "doctor": "what this machine has and can do, measured, and what would go wrong",
+    "import": "a published folder, checked tensor by tensor, and written as one of ours",
+    "export": "a checkpoint, or the mean of several, as a folder that others load",
     "sample": "text from a run, a checkpoint or a released model",
     "evaluate": "perplexity and bits per byte of a model on files",
 }
 
-
+FILES = {"import": "bring"}  # commands whose file cannot have their name
 RESUMABLE = ("quickstart", "run", "ablate")
 
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else torch's idle threads burn what other processes need
     try:
-        module = importlib.import_module(f"pretrain.cli.{name}")
+        module = importlib.import_module(f"pretrain.cli.{FILES.get(name, name)}")
         parser = Parser(prog=f"pretrain {name}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)
         status = int(module.run(parser.parse(rest)))

@@ -50,3 +50,8 @@ class RunDirectory:
     def release(self) -> Path:
         """The released model."""
         return self.path / "release"
+
+    @property
+    def exports(self) -> Path:
+        """Checkpoints that `pretrain export` wrote as released folders."""
+        return self.path / "exports"

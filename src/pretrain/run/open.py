@@ -1,11 +1,13 @@
 """A model to use: from a run directory, a checkpoint, or a released folder, ours or another's."""
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
@@ -15,10 +17,59 @@ from pretrain.checkpoint.save import RECIPE, STATE, newest
 from pretrain.events.directory import RunDirectory
 from pretrain.model.config import CONFIG, IS_CAUSAL, read_config
 from pretrain.model.folder import load_folder, make
-from pretrain.model.weights import expand, held
+from pretrain.model.weights import Weight, expand, held
 from pretrain.recipe.read import load
+from pretrain.recipe.recipe import Recipe
 from pretrain.recipe.schema import Leaf
 from pretrain.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was verified, and the run that it is of."""
+
+    path: Path
+    recipe: Recipe
+    family: ModuleType
+    config: Any
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run directory."""
+        return RunDirectory(self.path.parent.parent)
+
+    @property
+    def rows(self) -> list[Weight]:
+        """The table of its weights."""
+        return self.family.weights(self.config)
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """Step, position and history."""
+        return json.loads((self.path / STATE).read_bytes())
+
+    @cached_property
+    def saved(self) -> Saved:
+        """Its weights, with those of an objective's own modules, which no family has."""
+        return Saved(self.path, "model")
+
+    def weight(self, name: str) -> Tensor:
+        """A weight by our name, read when asked for."""
+        return self.saved.whole(name)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the run. Raises UserError for a checkpoint that was taken out of its run."""
+        if not self.run.stages.is_file():
+            raise UserError("no run around this checkpoint", where=str(self.path), expected="it in its run directory")
+        return Tokenizer.load(self.run.store / json.loads(self.run.stages.read_bytes())["folders"]["tokenizer"])
+
+    def model(self) -> nn.Module:
+        """The module with its weights."""
+        module = make(self.family, self.config)
+        for weight in expand(self.rows):
+            if weight.tied is None:
+                held(module, weight.name).data.copy_(self.weight(weight.name))
+        return module
 
 
 def objective_of(path: Path | str) -> tuple[Leaf | None, bool]:
@@ -36,31 +87,29 @@ def objective_of(path: Path | str) -> tuple[Leaf | None, bool]:
     return None, getattr(family, "CAUSAL", True) and json.loads(config.read_bytes()).get(IS_CAUSAL, True)
 
 
-def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:
-    """(module, family, Config, tokenizer). Raises UserError for a path that is none of these."""
+def checkpoint_of(path: Path | str, expected: str = "a run directory or a checkpoint") -> Checkpoint:
+    """The checkpoint at a path, or the newest whole one of a run. Raises UserError where there is none."""
     folder = Path(path).absolute()
-    if (folder / "config.json").is_file():
-        return (*load_folder(folder), Tokenizer.load(folder))
     run = RunDirectory(folder)
     if run.stages.is_file():
-        if (run.release / "config.json").is_file():
-            return (*load_folder(run.release), Tokenizer.load(run.release))
         found, _ = newest(run.checkpoints)
         if found is None:
             raise UserError("no checkpoint yet", where=str(folder), expected="a run that has saved one")
         folder = found
-    if (folder / RECIPE).is_file() and (folder / STATE).is_file():
+    elif (folder / RECIPE).is_file() and (folder / STATE).is_file():
         verify(folder)
-        recipe = load(str(folder / RECIPE))
-        family = find(recipe.model.family.kind, recipe.model.family.use)
-        config = recipe.model.family.bind()
-        module = make(family, config)
-        saved = Saved(folder, "model")  # with those of an objective's own modules, which no family has
-        for weight in expand(family.weights(config)):
-            if weight.tied is None:
-                held(module, weight.name).data.copy_(saved.whole(weight.name))
-        run = RunDirectory(folder.parent.parent)
-        name = json.loads(run.stages.read_bytes())["folders"]["tokenizer"]
-        return module, family, config, Tokenizer.load(run.store / name)
-    what = "no model here" if folder.exists() else "no such folder"
-    raise UserError(what, where=str(path), expected="a run directory, a checkpoint or a released folder")
+    else:
+        raise UserError("no model here" if folder.exists() else "no such folder", where=str(path), expected=expected)
+    recipe = load(str(folder / RECIPE))
+    leaf = recipe.model.family
+    return Checkpoint(folder, recipe, find(leaf.kind, leaf.use), leaf.bind())
+
+
+def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:
+    """(module, family, Config, tokenizer). Raises UserError for a path that is none of these."""
+    folder = Path(path).absolute()
+    for released in (folder, RunDirectory(folder).release):
+        if (released / CONFIG).is_file():
+            return (*load_folder(released), Tokenizer.load(released))
+    found = checkpoint_of(path, "a run directory, a checkpoint or a released folder")
+    return found.model(), found.family, found.config, found.tokenizer()

@@ -1,0 +1,93 @@
+"""A checkpoint, or the mean of several, as a released folder: streamed, with card and lineage, proved where asked."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pretrain.base.errors import UserError
+from pretrain.base.files import manifest_digest, new_folder, read_manifest
+from pretrain.events.kinds import Released
+from pretrain.model.folder import make, said_of, write_model
+from pretrain.model.tensor_files import SHARD_BYTES
+from pretrain.model.weights import expand, exported, held
+from pretrain.release.bring import PROOF, proof_length
+from pretrain.release.card import card
+from pretrain.release.lineage import Lineage
+from pretrain.release.release import BOUNDS, accompany, prove
+from pretrain.run.facts import facts_of, lineage_of
+from pretrain.run.open import Checkpoint, checkpoint_of
+
+
+def export(
+    paths: Sequence[Path | str],
+    to: Path | str | None = None,
+    *,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    proved: bool = False,
+) -> Released:
+    """Writes a checkpoint (of a run: its newest), or the mean of several, to `to`, by default a folder in its run.
+
+    The dtype is the recipe's if none is said. Returns the difference of logits as 0 where it was not `proved`. Raises
+    UserError where the checkpoints are of different models.
+    """
+    found = [checkpoint_of(path) for path in paths]
+    first, tokenizer = found[0], found[0].tokenizer()
+    for other in found[1:]:
+        _demand_same(first, other)
+    dtype = dtype or first.recipe.release.dtype
+    name = first.path.name if len(found) == 1 else f"mean-of-{len(found)}-to-{first.path.name}"
+    folder = Path(to) if to is not None else first.run.exports / f"{name}-{dtype}"
+    family, config, rows = first.family, first.config, first.rows
+    causal = first.recipe.train.objective.bind().causal
+    ours = first.weight if len(found) == 1 else mean_of(found)
+    lineages = [lineage_of(one.run, one.recipe, one.state["step"], one.state["position"]) for one in found]
+    mean: Lineage = {"made": "averaged", "pretrain": version("pretrain"), "of": lineages}
+    facts = facts_of(first.run, first.recipe, family, config, lineages[0], causal=causal)
+    if len(found) > 1:
+        facts = dataclasses.replace(facts, scores=[], lineage=mean)  # nobody has scored the mean
+    difference = 0.0
+    with new_folder(folder) as partial:
+        tensors = exported(ours, rows, config.axes(), getattr(torch, dtype))
+        said = said_of(tokenizer.end, causal=causal)
+        write_model(partial, family, config, tensors, dtype=dtype, shard_bytes=shard_bytes, said=said)
+        accompany(partial, tokenizer, card(facts), facts.lineage)
+        if proved:
+            model = make(family, config)
+            for weight in (weight for weight in expand(rows) if weight.tied is None):
+                held(model, weight.name).data.copy_(ours(weight.name))
+            generator = torch.Generator().manual_seed(0)
+            tokens = torch.randint(0, config.vocab_size, (PROOF[0], proof_length(config)), generator=generator)
+            difference = prove(partial, model, tokens, BOUNDS[dtype], causal=causal)
+    return Released(str(folder), manifest_digest(read_manifest(folder)), difference)
+
+
+def mean_of(found: Sequence[Checkpoint]) -> Callable[[str], Tensor]:
+    """Weights by our name, each the mean over checkpoints, summed in float64 and rounded once: model averaging
+    (Polyak and Juditsky 1992; of checkpoints: Izmailov et al. 2018, arXiv 1803.05407)."""
+
+    def mean(name: str) -> Tensor:
+        start = found[0].weight(name)
+        total = start.double()
+        for one in found[1:]:
+            total += one.weight(name)
+        return (total / len(found)).to(start.dtype)
+
+    return mean
+
+
+def _demand_same(one: Checkpoint, other: Checkpoint) -> None:
+    """Raises UserError with what differs in two models."""
+    where, expected = str(other.path), f"the model of {one.path}"
+    if one.family is not other.family:
+        raise UserError(f"a {other.family.ARCHITECTURE}", where=where, expected=expected)
+    mine, theirs = vars(one.config), vars(other.config)
+    words = [f"{name} {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name]]
+    if words:
+        raise UserError("; ".join(words), where=where, expected=expected)
+    if one.tokenizer().digest != other.tokenizer().digest:
+        raise UserError("its run has another tokenizer", where=where, expected=f"that of {one.path}")
