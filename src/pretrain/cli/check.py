@@ -28,6 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.recipe.schema import Problems
 
     recipe = load(arguments.recipe, arguments.overrides)
+    if recipe.model.from_ is not None:
+        from pretrain.run.published import completed
+
+        recipe = completed(recipe)
     defaults = bind_all(recipe)
     if arguments.json:
         values = {key: {"value": value, "origin": origin} for key, value, origin in rows(recipe, defaults)}

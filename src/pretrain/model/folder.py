@@ -81,8 +81,8 @@ def write_model(
 def load_folder(folder: Path) -> tuple[nn.Module, ModuleType, Any]:
     """(module in float32, family module, Config) of a released folder, ours or another's. Raises UserError."""
     family, config = read_config(folder)
-    tensors = Tensors(folder, getattr(family, "IGNORED", ()))
     module = make(family, config)
+    tensors = Tensors(folder, getattr(family, "IGNORED", ()))
     load(module, family.weights(config), config.axes(), tensors, tensors.where)
     return module, family, config
 

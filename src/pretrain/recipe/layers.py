@@ -62,6 +62,8 @@ class Layers:
         uses = under.get("use")
         if "use" in over and uses is not None and over["use"] != uses:
             self._drop(*(f"{path}{name}" for name in under))  # another leaf: the first one's options mean nothing to it
+        if path == "model." and "from" in over:
+            self._drop(*(f"{path}{name}" for name in under))  # the folder's architecture stands for what lies below
         for name, value in over.items():
             there = under.get(name)
             if isinstance(value, dict) and isinstance(there, dict):

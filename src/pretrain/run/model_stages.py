@@ -24,10 +24,10 @@ from pretrain.evaluate.held_out import held_out_loss
 from pretrain.evaluate.perplexity import likelihood
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Score, Stage
 from pretrain.model.ahead import add_ahead
-from pretrain.model.config import read_config
 from pretrain.model.count import active_parameters, training_flops_per_token
-from pretrain.model.extend import Grown, unlike
-from pretrain.model.folder import Tensors, make
+from pretrain.model.extend import Grown
+from pretrain.model.folder import make
+from pretrain.model.tensor_files import Tensors
 from pretrain.model.transfer import transferred
 from pretrain.model.weights import Weight, initialise, load, parameters
 from pretrain.objective.objective import Objective
@@ -43,6 +43,7 @@ from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.read import override
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.release.card import card
+from pretrain.release.lineage import of_folder
 from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.facts import facts_of, lineage_of
@@ -75,8 +76,10 @@ class Work:
         self.family: ModuleType = find(leaf.kind, leaf.use)
         self.config = leaf.bind(vocab_size=tokenizer.vocab_size)
         if self.config.vocab_size < tokenizer.vocab_size:
-            what = f"model.vocab_size = {self.config.vocab_size} is less than the tokenizer's"
-            raise UserError(what, where=str(self.recipe.origin("model.vocab_size")), expected=str(tokenizer.vocab_size))
+            what = (
+                f"model.vocab_size = {self.config.vocab_size} is less than the tokenizer's {tokenizer.vocab_size} ids"
+            )
+            raise UserError(what, where=str(self.recipe.origin("model.vocab_size")), expected="at least as many")
         self._check_padding()
         self.objective: Objective = self.recipe.train.objective.bind()
         self.rows = self._rows()
@@ -178,10 +181,10 @@ class Work:
 
     def state(self, data: Data) -> State:
         """Fresh weights from the seed, or a published folder's; nothing learned yet."""
+        model = make(self.family, self.config)
         if self.recipe.model.from_ is not None:
-            model = self._published(Path(self.recipe.model.from_))
+            self._fill(model, Path(self.recipe.model.from_))
         else:
-            model = make(self.family, self.config)
             initialise(model, self.rows, self.config.initializer_range, self.recipe.run.seed)
         looks = self.objective.ahead or len(getattr(model, "ahead", ()))
         further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
@@ -194,22 +197,11 @@ class Work:
         )
         return State(model, rows, optimizer, 0, 0, data.order.history, axes, self.ranks)
 
-    def _published(self, folder: Path) -> nn.Module:
-        """The weights of a released folder of our family and shape; its context and vocabulary may be extended."""
-        family, config = read_config(folder)
-        try:
-            if family is not self.family:
-                raise ValueError(f"is {family.ARCHITECTURE}, not {self.family.ARCHITECTURE}")
-            if differences := unlike(family, config, self.config):
-                raise ValueError(f"has {'; '.join(differences)}")
-        except ValueError as error:
-            where = str(self.recipe.origin("model.from"))
-            raise UserError(f"model.from {error}", where=where, expected="[model] as in its config.json") from None
-        model = make(self.family, self.config)
-        tensors = Tensors(folder, getattr(family, "IGNORED", ()))
+    def _fill(self, model: nn.Module, folder: Path) -> None:
+        """The weights of a released folder, with rows for new ids; `completed` has seen that the rest fits."""
+        tensors = Tensors(folder, getattr(self.family, "IGNORED", ()))
         grown = Grown(tensors, self.rows, self.config.vocab_size, self.recipe.run.seed)
         load(model, self.rows, self.config.axes(), grown, tensors.where)
-        return model
 
     def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
         """What every step shares."""
@@ -378,6 +370,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
             work.report(Changed(state.step, state.position, changed))
         compiled = bool(work.ranks.agree(compiles(work, flops * total * section.batch / peak)))
         begun = {"key": key, "steps": total, "threads": before["threads"] if before else threads, "compiled": compiled}
+        if work.recipe.model.from_ is not None:
+            begun["from"] = before.get("from") if before else of_folder(Path(work.recipe.model.from_))
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
     toml = keep_recipe(work.run, settled(work)) if work.ranks.leads else ""

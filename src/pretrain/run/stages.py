@@ -132,6 +132,8 @@ def execute(
     UserError.
     """
     stages = chosen(only, first, last)
+    if recipe.model.from_ is not None and _needed(stages, 1):
+        recipe = importlib.import_module("pretrain.run.published").completed(recipe)  # with torch
     bind_all(recipe, training=_needed(stages, 3))
     section = recipe.parallel
     layout.settle(launch.size(), section.replicate, section.shard, section.tp)
