@@ -67,6 +67,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             "model_max_length": 2**31 - 1,
+            "bos_token": self._name(self.end),  # what ends a document stands before the next: config.json says so, too
             "eos_token": self._name(self.end),
             "pad_token": self._name(self.pad),
             "mask_token": self._name(self.mask),
