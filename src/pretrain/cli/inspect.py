@@ -1,4 +1,4 @@
-"""What a corpus holds and where it lost the rest; with --html, a page with every score and samples at each bound."""
+"""What a corpus holds and where it lost the rest, what a model is made of; with --html, as a page."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,14 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
-    parser.add_argument("path", help="a recipe, a run directory, a store/corpus-… folder, token shards, or a tokenizer")
+    parser.add_argument(
+        "path",
+        help="a recipe, a run, a store/corpus-… folder, token shards, a tokenizer, a released folder, a checkpoint",
+    )
+    parser.add_argument(
+        "--model", action="store_true", help="of a recipe or a run: its weights, also where its corpus is made"
+    )
+    parser.add_argument("--json", action="store_true", help="of a model: print one JSON object")
     parser.add_argument(
         "--document", metavar="ID", help="one record, by id or URL: where it is from, what became of it"
     )
@@ -19,10 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a summary, and writes the page if asked."""
-    from pretrain.cli import inspect_tokenizer
+    from pretrain.cli import inspect_model, inspect_tokenizer
 
+    if arguments.model or arguments.json or inspect_model.is_one(arguments.path):
+        return inspect_model.show(arguments.path, as_json=arguments.json, page=arguments.html)
     if inspect_tokenizer.is_one(arguments.path):
         return inspect_tokenizer.show(arguments.path, arguments.against, arguments.corpus, arguments.html)
+    from pretrain.base.errors import UserError
     from pretrain.base.files import write
     from pretrain.base.units import show_bytes
     from pretrain.corpus.survey import survey
@@ -34,7 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
         from pretrain.cli.inspect_tokens import show as show_tokens
 
         return show_tokens(arguments.path, verify=arguments.verify)
-    folder = corpus_of(arguments.path)
+    try:
+        folder = corpus_of(arguments.path)
+    except UserError as error:  # of a recipe there is its model to see
+        if arguments.document or arguments.items or (here.is_dir() and not (here / "recipe.toml").is_file()):
+            raise
+        print(f"{error}\n")
+        return inspect_model.show(arguments.path, as_json=False, page=arguments.html)
     if arguments.document:
         return show(folder, tokens_of(folder), arguments.document)
     found = survey(folder, tokens_of(folder))

@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "every stage of a recipe whose inputs changed; resumes by itself",
     "check": "a recipe with the origin of every value; what is wrong with it, before any work",
     "recut": "what other thresholds would keep of a corpus, without a rerun",
-    "inspect": "what a corpus holds, where it lost the rest; a page with --html",
+    "inspect": "what a corpus, a tokenizer or a model holds; a page with --html",
     "trace": "the documents of a step, and the steps that saw a page",
     "ablate": "the same small model on several cuts of data, and which is better",
     "doctor": "what this machine has and can do, measured, and what would go wrong",

@@ -20,6 +20,7 @@ from pretrain.base.files import write
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # most in a file, as transformers has long split them
 WRITTEN = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}  # as the format orders them
+NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # as headers call them
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 

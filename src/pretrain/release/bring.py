@@ -13,7 +13,7 @@ from pretrain.base.files import new_folder, verify, write
 from pretrain.base.units import show_count
 from pretrain.model.config import CONFIG, IS_CAUSAL, read_config
 from pretrain.model.folder import GENERATION, checked, load_folder, write_model
-from pretrain.model.tensor_files import SHARD_BYTES, Tensors
+from pretrain.model.tensor_files import NAMES, SHARD_BYTES, Tensors
 from pretrain.model.weights import parameters
 from pretrain.release.card import PRETRAIN, TRANSFORMERS
 from pretrain.release.lineage import FILE, Lineage, lines, of_folder
@@ -22,7 +22,6 @@ from pretrain.tokenizer import take_over
 from pretrain.tokenizer.tokenizer import Tokenizer
 
 PROOF = (2, 64)  # sequences and tokens that logits are compared on
-NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 
 
 @dataclass(frozen=True)
