@@ -8,12 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from oracles import test_gpt2, test_llama, test_qwen
+from oracles import test_deepseek, test_experts, test_gemma, test_gpt2, test_llama, test_mistral, test_olmo, test_qwen
 from oracles.family import apart, published, tensors
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.cli.main import main
+from pretrain.model.anatomy import anatomy
+from pretrain.model.config import read_config
 from pretrain.model.folder import load_folder
+from pretrain.recipe.read import load
 from pretrain.release.bring import bring
+from pretrain.run.published import completed
 from pretrain.tokenizer.bpe import train
 
 transformers = pytest.importorskip("transformers", reason="the published implementation is not installed")
@@ -32,7 +36,26 @@ TABLES: dict[str, dict[str, Any]] = {
     "llama, tied": {**test_llama.SMALL, "tie_word_embeddings": True},
     "gpt2": test_gpt2.SMALL,
     "qwen3": {**test_qwen.SMALL, "architectures": ["Qwen3ForCausalLM"], "head_dim": 8},
+    "mistral": {**test_mistral.SMALL, **test_mistral.VARIATIONS["window"]},
+    "gemma3": {**test_gemma.SMALL, **test_gemma.VARIATIONS["three, stretched"]},
+    "olmo3": {**test_olmo.SMALL, **test_olmo.VARIATIONS["three"]},
+    "mixtral": test_experts.MIXTRAL,
+    "qwen3_moe": test_experts.VARIATIONS["Qwen3, every other layer"],
+    "gpt_oss": test_experts.OSS,
+    "deepseek_v3": {**test_deepseek.SMALL, **test_deepseek.VARIATIONS["two shared, all layers"]},
 }
+MORE = """
+[run]
+name = "more"
+[[corpus.sources]]
+name = "notes"
+read = "text"
+paths = ["*.txt"]
+[model]
+from = "b"
+[train]
+steps = 1
+"""
 TEXTS = ["the quick brown fox, and other words of a text " * 3] * 20
 
 
@@ -56,6 +79,13 @@ def test_all_numbers_come_through_in_shards(name: str, tmp_path: Path) -> None:
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     tokens = torch.arange(40).view(2, 20)
     assert torch.equal(back(tokens).logits, theirs(tokens).logits)  # type: ignore[operator]
+    family, config = read_config(tmp_path / "b")
+    assert anatomy(family, config, 32, "float32").parameters == found.parameters
+    (tmp_path / "more.toml").write_text(MORE)
+    recipe = completed(load(str(tmp_path / "more.toml")))
+    assert recipe.model.family.bind() == config
+    (tmp_path / "again.toml").write_text(recipe.to_toml())
+    assert load(str(tmp_path / "again.toml")).model.family.bind() == config
     asked = ("bos_token_id", "eos_token_id", "pad_token_id")
     configs = [json.loads((tmp_path / side / "config.json").read_bytes()) for side in "ab"]
     assert [configs[0].get(key) for key in asked] == [configs[1].get(key) for key in asked]

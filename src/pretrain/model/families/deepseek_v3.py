@@ -13,6 +13,7 @@ from pretrain.model.layers.latent import LatentAttention
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.layers.rope import RopeScaling, Rotary, temperature
 from pretrain.model.weights import Axis, Weight
+from pretrain.recipe.schema import key
 
 ARCHITECTURE = "DeepseekV3ForCausalLM"
 MODEL_TYPE = "deepseek_v3"
@@ -49,7 +50,7 @@ class Config:
     topk_group: int = 4
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 2.5
-    first_k_dense_replace: int = 3
+    first_k_dense_replace: int = key("layers before the first that has experts", 3, at_least=0)
     num_nextn_predict_layers: int = 0
     rope_interleave: bool = True
     max_position_embeddings: int = 4096
