@@ -31,7 +31,7 @@ MUTANTS = [
     ("src/pretrain/run/export.py", "(total / len(found))", "(total / 2)"),
     ("src/pretrain/run/export.py", "if one.tokenizer().digest != other.tokenizer().digest:", "if False:"),
     ("src/pretrain/run/published.py", "if key not in model:", "if True:"),
-    ("src/pretrain/run/published.py", "f.name not in FREE", "False"),
+    ("src/pretrain/run/published.py", "_demand_fit(made, family, config)", "pass"),
     ("src/pretrain/recipe/layers.py", 'if path == "model." and "from" in over:', "if False:"),
 ]
 RECIPE = """
