@@ -15,7 +15,7 @@ from pretrain.model.config import CONFIG, IS_CAUSAL, read_config
 from pretrain.model.folder import GENERATION, checked, load_folder, write_model
 from pretrain.model.tensor_files import NAMES, SHARD_BYTES, Tensors
 from pretrain.model.weights import parameters
-from pretrain.release.card import PRETRAIN, TRANSFORMERS
+from pretrain.release.card import PRETRAIN, loads
 from pretrain.release.lineage import FILE, Lineage, lines, of_folder
 from pretrain.release.release import BOUNDS, accompany, prove
 from pretrain.tokenizer import take_over
@@ -94,7 +94,7 @@ def _card(source: Path, family: Any, config: Any, lineage: Lineage) -> str:
         except UnicodeDecodeError:
             raise DamagedError("cannot be read", where=str(own), expected="UTF-8") from None
     count = show_count(parameters(family.weights(config), config.axes()))
-    use = PRETRAIN if family.MODEL_TYPE.startswith("pretrain_") else TRANSFORMERS
+    use = PRETRAIN if family.MODEL_TYPE.startswith("pretrain_") else loads(family.ARCHITECTURE)
     said = [f"# {source.absolute().name}", "", f"A {family.ARCHITECTURE} of {count} parameters.", "", *use, ""]
     return "\n".join([*said, "## Lineage", "", *lines(lineage)]) + "\n"
 

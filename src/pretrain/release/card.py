@@ -43,7 +43,7 @@ def card(facts: Facts) -> str:
         *("---", f"license: {facts.license}", f"library_name: {library}", f"pipeline_tag: {tag}"),
         *("tags:", "- pretrain", "---", "", f"# {facts.name}", ""),
         facts.description or f"A {facts.architecture} of {show_count(facts.parameters)} parameters.",
-        *("", *(_loads(facts.architecture) if facts.published else PRETRAIN), "", "## Model", ""),
+        *("", *(loads(facts.architecture) if facts.published else PRETRAIN), "", "## Model", ""),
         f"{facts.architecture}, {facts.parameters:,} parameters, trained on sequences of {facts.sequence} tokens.",
         f"Objective: {facts.objective}." + ("" if facts.causal else f" {BOTH_SIDES}"),
         *("", "## Data", "", "| source | documents | text | licence | held out |", "|---|---|---|---|---|"),
@@ -65,7 +65,7 @@ def card(facts: Facts) -> str:
     return "\n".join(said) + "\n"
 
 
-def _loads(architecture: str) -> tuple[str, ...]:
+def loads(architecture: str) -> tuple[str, ...]:
     """How transformers loads it."""
     kind = "AutoModelForMaskedLM" if architecture.endswith("MaskedLM") else "AutoModelForCausalLM"
     return (
