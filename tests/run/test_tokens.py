@@ -237,6 +237,16 @@ def test_a_run_starts_from_other_trainers_files(recipe: Path) -> None:
         execute(wide, even.parent / "runs" / "b", last="train")
     execute(load(str(recipe_too), [given]), other.parent / "runs" / "a", last="train")
     assert [one.loss for one in steps(RunDirectory(other.parent / "runs" / "a"))] == expected
+    (other / "val.bin").write_bytes((other / "train.bin").read_bytes())
+    with pytest.raises(UserError, match=r'val\.bin lies beside train\.bin.*; expected tokens\.from = ".*/train\.bin"'):
+        execute(load(str(recipe_too), [given]), other.parent / "runs" / "c", last="tokens")
+    alone = [given, f"tokens.from={other / 'train.bin'}"]
+    execute(load(str(recipe_too), alone), other.parent / "runs" / "d", last="train")
+    assert [one.loss for one in steps(RunDirectory(other.parent / "runs" / "d"))] == expected, "a file by itself"
+    with pytest.raises(
+        UserError, match=r"train\.bin: holds .* bytes; expected a whole number of 4-byte"
+    ):  # it is read anew
+        execute(load(str(recipe_too), [*alone, "tokens.dtype=uint32"]), other.parent / "runs" / "e", last="tokens")
 
 
 def test_tokens_that_do_not_go_together_are_refused_before_the_first_step(recipe: Path) -> None:

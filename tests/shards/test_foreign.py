@@ -22,6 +22,7 @@ MUTANTS = [
     ("src/pretrain/shards/foreign.py", "first[-1] != sequences", "first[-1] > sequences"),
     ("src/pretrain/shards/foreign.py", "if largest >= vocab_size:", "if largest > vocab_size:"),
     ("src/pretrain/shards/foreign.py", "ids[:, 1] = np.arange(len(ids))", "pass"),
+    ("src/pretrain/shards/foreign.py", "{path.absolute().parent.name}/", ""),
 ]
 DOCUMENTS = st.lists(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=5), min_size=1, max_size=3), min_size=1)
 
@@ -65,6 +66,16 @@ def test_flat_files_come_back(tmp_path: Path, dtype: str, piece: int, monkeypatc
     assert (entry.tokens, entry.documents, entry.largest) == (8, 4, 9)
 
 
+def test_files_of_one_name_hold_documents_of_ids_of_their_own(tmp_path: Path) -> None:
+    found = []
+    for name in ("web", "books"):
+        (tmp_path / name).mkdir()
+        np.array([5, 0, 7, 0], "<u2").tofile(tmp_path / name / "train.bin")
+        entry = take_over(tmp_path / name / "train.bin", "uint16", 100, 0, tmp_path)
+        found += Shard(tmp_path / entry.name).ids
+    assert len(set(found)) == 4
+
+
 def test_what_cannot_be_taken_over_is_said(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_megatron(path, [[[1, 2]], [[3, 99]]], 8)
@@ -74,6 +85,9 @@ def test_what_cannot_be_taken_over_is_said(tmp_path: Path) -> None:
     whole = index.read_bytes()
     index.write_bytes(whole[:17] + b"\x05" + whole[18:])
     with pytest.raises(UserError, match=r"a\.idx: tokens of dtype code 5; expected int32 \(4\) or uint16 \(8\)"):
+        take_over(path, "uint16", 100, None, tmp_path)
+    index.write_bytes(whole[:9] + b"\x02" + whole[10:])
+    with pytest.raises(UserError, match=r"a\.idx: an index of version 2; expected version 1"):
         take_over(path, "uint16", 100, None, tmp_path)
     index.write_bytes(whole[:34] + b"\x03" + whole[35:])
     with pytest.raises(UserError, match="do not lie one after the other"):

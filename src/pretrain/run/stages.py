@@ -299,7 +299,7 @@ def tokens_stage(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool)
     """Shards of every stratum of a source, each in a folder that neither weights nor other sources name; its rows."""
     section, folders = context.recipe.tokens, dict[str, Path]()
     for name, place in (tokens.sources_at(section.from_) if section.from_ is not None else {}).items():
-        key: Key = {"version": SHARD_VERSION, "tokenizer": tokenizer.digest, **tokens.made_of(place)}
+        key: Key = {"version": SHARD_VERSION, "tokenizer": tokenizer.digest, **tokens.made_of(place, section.dtype)}
 
         def use(folder: Path, place: str = place) -> None:
             with workers(context) as pool:

@@ -22,9 +22,11 @@ from pretrain.tokenizer.tokenizer import CONFIG, FILE, Tokenizer
 
 
 def sources_at(place: str) -> dict[str, str]:
-    """Folders of shards by name: the one at a path or URL, or those in it. Raises UserError where there is none."""
+    """Places of shards by name: the folder at a path or URL, or those in it, or a .bin file alone. Raises UserError."""
     try:
         system, root = fsspec.core.url_to_fs(place)
+        if root.endswith(".bin") and system.isfile(root):
+            return {Path(root).parent.name: place if "://" in place else root}
         files = sorted(system.glob(f"{root}/*")) + sorted(system.glob(f"{root}/*/*"))
     except (ImportError, ValueError) as error:
         raise UserError(str(error), where=place, expected="pip install 'pretrain[remote]'") from None
@@ -35,12 +37,17 @@ def sources_at(place: str) -> dict[str, str]:
     if not chosen:
         expected = f"a folder with {CATALOGUE} or .bin files, or of such folders"
         raise UserError("no token shards", where=place, expected=expected)
+    for folder in chosen:
+        if {f"{folder.rstrip('/')}/{name}" for name in ("train.bin", "val.bin")} <= set(files):
+            what = "val.bin lies beside train.bin, and would be learned from"
+            raise UserError(what, where=folder, expected=f'tokens.from = "{folder}/train.bin", or val.bin elsewhere')
     return {one.rpartition("/")[2]: system.unstrip_protocol(one) if "://" in place else one for one in chosen}
 
 
 def tokenizer_at(places: Mapping[str, str], scratch: Path) -> Path:
     """The tokenizer that lies beside the shards of the first source. Raises UserError where there is none."""
-    place = next(iter(places.values()))
+    place = next(iter(places.values())).removesuffix("/")
+    place = place.rpartition("/")[0] if place.endswith(".bin") else place
     try:
         data = read_bytes(f"{place}/{FILE}")
     except FileNotFoundError:
@@ -55,13 +62,13 @@ def tokenizer_at(places: Mapping[str, str], scratch: Path) -> Path:
     return scratch / found.digest
 
 
-def made_of(place: str) -> dict[str, object]:
-    """What a source that lies elsewhere depends on: its catalogue, or its files' sizes and times."""
+def made_of(place: str, dtype: str) -> dict[str, object]:
+    """What a source that lies elsewhere depends on: its catalogue, or its files' sizes, times and `dtype`."""
     try:
         return {"at": place, "catalogue": digest(read_bytes(f"{place}/{CATALOGUE}"))}
     except FileNotFoundError:
         files = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in _bins(place)}
-        return {"at": place, "files": files}
+        return {"at": place, "files": files, "dtype": dtype}
 
 
 def use(place: str, folder: Path, tokenizer: Tokenizer, dtype: str, pool: Pool) -> None:
@@ -86,7 +93,7 @@ def use(place: str, folder: Path, tokenizer: Tokenizer, dtype: str, pool: Pool) 
 def _bins(place: str) -> list[Path]:
     if "://" in place:
         raise UserError("Megatron-LM's and flat files are read where they lie", where=place, expected="a local folder")
-    return sorted(Path(place).glob("*.bin"))
+    return [Path(place)] if place.endswith(".bin") else sorted(Path(place).glob("*.bin"))
 
 
 def _take_over(path: Path, dtype: str, vocab_size: int, end: int | None, folder: Path, journal: object) -> Entry:

@@ -86,8 +86,8 @@ def read_bytes(place: str) -> bytes:
     try:
         system, path = fsspec.core.url_to_fs(place)
         return system.cat_file(path)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(place) from None
     except (ImportError, ValueError) as error:
         raise UserError(str(error), where=place, expected="pip install 'pretrain[remote]'") from None
     except OSError as error:

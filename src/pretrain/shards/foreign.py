@@ -17,6 +17,7 @@ from pretrain.shards.catalogue import Entry
 from pretrain.shards.write import write_shard
 
 MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
 CODES = {4: "<u4", 8: "<u2"}  # int32, whose ids are never negative, and uint16
 AT_ONCE = 2**26  # tokens looked through at a time
 
@@ -42,7 +43,7 @@ def take_over(path: Path, dtype: str, vocab_size: int, end: int | None, folder: 
         expected = f"0 to {vocab_size - 1}; is it another dtype, or another tokenizer's?"
         raise UserError(what, where=str(path), expected=expected)
     ids = np.zeros((len(bounds) - 1, 2), ">u8")
-    ids[:, 0] = xxhash.xxh3_64_intdigest(path.name.encode())
+    ids[:, 0] = xxhash.xxh3_64_intdigest(f"{path.absolute().parent.name}/{path.name}".encode())
     ids[:, 1] = np.arange(len(ids))
     return write_shard(folder, tokens, bounds, ids.view(np.uint8).reshape(-1, 16), (str(path), 0))
 
@@ -60,6 +61,8 @@ def read_index(path: Path) -> tuple[str, np.ndarray]:
     data = path.read_bytes()
     if data[:9] != MAGIC or len(data) < 34:
         raise DamagedError("no index of Megatron-LM", where=str(path), expected=repr(MAGIC))
+    if (found := int.from_bytes(data[9:17], "little")) != VERSION:
+        raise UserError(f"an index of version {found}", where=str(path), expected=f"version {VERSION}")
     code, (sequences, documents) = data[17], np.frombuffer(data, "<u8", 2, 18).tolist()
     if code not in CODES:
         raise UserError(f"tokens of dtype code {code}", where=str(path), expected="int32 (4) or uint16 (8)")
