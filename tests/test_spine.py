@@ -30,12 +30,15 @@ from pretrain.run.stages import execute
 from pretrain.shards.catalogue import Catalogue
 from pretrain.shards.read import Shard
 from pretrain.tokenizer.tokenizer import Tokenizer
+from pretrain.trace.trace import trace_step
 from pretrain.train.machine import compiler_answer
 
 MUTANTS = [
     ("src/pretrain/train/loop.py", "state.position + rows", "state.position"),
     ("src/pretrain/optimizer/fused.py", '"step": state["steps"]', '"step": 0 * state["steps"]'),
     ("src/pretrain/checkpoint/save.py", "state.optimizer.load(", "dict("),
+    ("src/pretrain/run/model_stages.py", "if name not in now and", "if name in now and"),
+    ("src/pretrain/order/phases.py", "dry = set(gone)", "dry = set[str]()"),
 ]
 RECIPE = """
 [run]
@@ -271,11 +274,17 @@ def test_a_run_goes_on_with_more_steps_another_batch_and_another_mixture(recipe:
         seen = list(zip(epoch[names == name], row[names == name], strict=True))
         assert len(set(seen)) == len(seen) and seen == sorted(seen, key=lambda one: one[0])
 
-    gone = recipe.read_text().replace('name = "lines"', 'name = "others"')
-    recipe.write_text(gone)
+    whole = recipe.read_text()
+    recipe.write_text(whole.replace('name = "lines"', 'name = "others"'))
     _, events = run(recipe, "train.steps=14", "train.batch=2048", last="train")
     (changed,) = [event for event in events if isinstance(event, Changed)]
     assert "sources.lines" in changed.what and "sources.others" in changed.what
+    seen = trace_step(found.path, 3)
+    recipe.write_text(whole.replace('paths = ["more.jsonl"]', 'paths = ["new.jsonl"]').replace("anew", "other"))
+    with pytest.raises(UserError, match=r"source 'lines' had other documents .*; expected another name for it"):
+        run(recipe, "train.steps=16", "train.batch=2048", last="train")
+    assert trace_step(found.path, 3) == seen
+    recipe.write_text(whole.replace('name = "lines"', 'name = "others"'))
     with pytest.raises(UserError, match="stands at step 14 already, past the 14 asked for"):
         run(recipe, "train.steps=14", "train.clip=0.5", "train.batch=2048", last="train")
     _, dry = run(recipe, "train.steps=20", "train.batch=2048", dry=True)
@@ -325,7 +334,22 @@ def test_files_that_come_to_a_source_in_mid_run_are_a_stratum_of_it(recipe: Path
     assert {event.state for event in again if isinstance(event, Stage)} == {"reused"}
     come("later")
     run(recipe, "train.steps=16", last="train")
-    assert "tokens/notes/2" in json.loads(found.stages.read_bytes())["folders"]
+    grown = json.loads(found.stages.read_bytes())["folders"]
+    assert "tokens/notes/2" in grown
+    aside = recipe.parent / "aside"
+    aside.mkdir()
+    for path in [*recipe.parent.glob("text/later1.txt"), *recipe.parent.glob("text/late1.txt")]:
+        path.rename(aside / path.name)
+    with pytest.raises(UserError, match=r"begun with other settings; changed: tokens\.notes"):
+        run(recipe, "train.steps=18", last="train")
+    (aside / "late1.txt").rename(recipe.parent / "text" / "late1.txt")
+    for path in recipe.parent.glob("text/later*.txt"):
+        path.unlink()
+    _, events = run(recipe, "train.steps=18", last="train")
+    (changed,) = [event for event in events if isinstance(event, Changed)]
+    assert "tokens.notes/2" in changed.what and "tokens.notes/1" not in changed.what
+    assert {row.source for row in trace_step(found.path, 18)} == {"notes", "notes/1", "lines"}
+    assert "notes/2" in {row.source for step in (15, 16) for row in trace_step(found.path, step)}, "as it was"
 
 
 PHASES = """

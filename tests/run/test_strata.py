@@ -18,6 +18,8 @@ MUTANTS = [
     ("src/pretrain/run/strata.py", 'row["split"] == "train" and not there', "not there"),
     ("src/pretrain/run/strata.py", 'if there and row["split"] == "held_out"', "if there"),
     ("src/pretrain/run/strata.py", "if not came or", "if"),
+    ("src/pretrain/run/strata.py", "if lost or", "if"),
+    ("src/pretrain/run/strata.py", "[:i])", "[:])"),
 ]
 documents = st.dictionaries(st.integers(0, 60), st.sampled_from(["train", "train", "held_out"]), max_size=40)
 
@@ -87,3 +89,8 @@ def test_only_files_that_come_make_a_stratum(tmp_path: Path, change: dict, grew:
     again = strata(new, "web", {name: cut.folder for name, cut in found.items()}, stored)
     assert again == found and len(made) == 1, "the next start finds it as it is"
     assert strata(old, "web", {"web": old.folder}, stored) == {"web": old}
+    folders = {name: cut.folder for name, cut in found.items()}
+    assert strata(old, "web", folders, stored) == {"web": old}, "what came went again"
+    files = {"files": {"a.txt": "1", "c.txt": "3"}}
+    other = cut_of(tmp_path / "other", {1: "train", 2: "train", 8: "train"}, {**key, "sources": {"web": web | files}})
+    assert strata(other, "web", folders, stored) == {"web": other} and len(made) == 1, "b.txt went, another came"

@@ -85,12 +85,14 @@ def from_position(every: Sequence[Change], position: int) -> list[Change]:
     return sorted(there.items(), key=lambda change: change[0])
 
 
-def lay_out(order: Order, every: Sequence[Change], end: int, most: Mapping[str, int], recipe: str) -> History:
+def lay_out(
+    order: Order, every: Sequence[Change], end: int, most: Mapping[str, int], recipe: str, gone: Collection[str] = ()
+) -> History:
     """The history with all changes up to `end`; `most` holds the rows that a source of the order may give in all.
 
-    Raises UserError where nothing is left to draw.
+    Strata that are `gone` give no more. Raises UserError where nothing is left to draw.
     """
-    dry: set[str] = set()
+    dry = set(gone)
     for (start, weights), (stop, _) in pairwise([*every, (end, {})]):
         position = start
         while position < min(stop, end):

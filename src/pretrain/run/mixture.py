@@ -1,7 +1,7 @@
 """What a run draws until it ends: the recipe's mixture laid out as a history, and how often each source is read."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import digest_of
@@ -67,9 +67,11 @@ def outlook(
     step: int,
     position: int,
     total: int,
+    gone: Collection[str] = (),
 ) -> tuple[History, Mixture]:
     """The history until step `total` of a run that stands at `step`, and how often each source will have been read.
 
+    Strata that are `gone` were learned from, and are not any more.
     A history that holds what the recipe asks for is left as it is, so that a resumed run goes on as it was laid out.
     Raises UserError where every source would run dry.
     """
@@ -81,12 +83,13 @@ def outlook(
 
     end = at(1.0)
     most = {name: int(caps[source_of(name)] * size) for name, size in order.rows.items() if source_of(name) in caps}
-    every = from_position(mixture(section, weights, fill, order.rows, at), position)
+    drawn = {name: count for name, count in order.rows.items() if name not in gone}
+    every = from_position(mixture(section, weights, fill, drawn, at), position)
     phases = [tree(phase) for phase in section.phases]
-    asked = digest_of([weights, fill, phases, section.mixture_temperature, caps, order.rows, rows, total])
+    asked = digest_of([weights, fill, phases, section.mixture_temperature, caps, drawn, rows, total])
     history = order.history
     if history.segments[-1].recipe != asked:
-        new = lay_out(order, every, end, most, asked)
+        new = lay_out(order, every, end, most, asked, gone)
         history = history if _from(history, position) == _from(new, position) else new
     bounds = sorted({0, end, *(start for phase in section.phases if position < (start := at(phase.start)) < end)})
 
@@ -96,7 +99,7 @@ def outlook(
     dry: dict[str, int] = {}
     for segment in history.segments:
         for name, count in most.items():
-            if segment.consumed.get(name, 0) >= count:
+            if name not in gone and segment.consumed.get(name, 0) >= count:
                 dry.setdefault(name, step_at(max(segment.position, position)))
     read = epochs(Order(order.seed, order.rows, history), bounds)
     return history, Mixture([step_at(bound) for bound in bounds[:-1]], read, dry)

@@ -35,6 +35,7 @@ from pretrain.optimizer.optimizer import here
 from pretrain.order.batch import Data, Vocabulary, doublings
 from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
+from pretrain.order.phases import source_of
 from pretrain.order.vocabulary import vocabulary
 from pretrain.parallel import launch
 from pretrain.parallel.apply import Ranks
@@ -145,7 +146,18 @@ class Work:
                 raise UserError(
                     what, where=str(path), expected="the source in the recipe, as it was, or another run.name"
                 )
+        now = self.remembered.get("train", {}).get("key", {}).get("tokens", {})
+        for name, path in self.tokens.items():
+            old = self.context.store.root / before.get(f"tokens/{name}", path)
+            if name not in now and old != path and Catalogue.load(old).digest != Catalogue.load(path).digest:
+                what = f"the source {name!r} had other documents when this run learned from it"
+                raise UserError(what, where=str(old), expected="another name for it, or its files as they were")
         return {**self.tokens, **gone}
+
+    @property
+    def gone(self) -> set[str]:
+        """Strata that are read no more, of sources that are."""
+        return {name for name in self.known.keys() - self.tokens.keys() if source_of(name) in self.weights}
 
     def remember(self, **facts: object) -> None:
         """Adds to stages.json."""
@@ -362,7 +374,9 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     total = work.ranks.agree(plan(work, data, state, key) if before is None or changed else int(before["steps"]))
     data = work.data(state.history)
     fill = filled(data.rows)
-    state.history, mixture = outlook(work.recipe, work.weights, fill, data.order, state.step, state.position, total)
+    state.history, mixture = outlook(
+        work.recipe, work.weights, fill, data.order, state.step, state.position, total, work.gone
+    )
     work.remember(history=state.history.to_json())  # steps from here on are traced by it, saved or not
     if before is None or changed:
         work.report(mixture)
@@ -436,7 +450,8 @@ def forecast(work: Work, key: dict[str, Any]) -> None:
     if total is None:
         work.report(Notice("info", "how often each source is read is known when train has measured its steps"))
     elif total > step:
-        work.report(outlook(work.recipe, work.weights, filled(data.rows), data.order, step, position, total)[1])
+        fill = filled(data.rows)
+        work.report(outlook(work.recipe, work.weights, fill, data.order, step, position, total, work.gone)[1])
 
 
 def compiles(work: Work, peak_seconds: float) -> bool:

@@ -16,7 +16,7 @@ from pretrain.base.files import digest, write
 from pretrain.corpus.cut import Cut
 from pretrain.run.store import KEY, Key
 
-STRATUM_VERSION = 1
+STRATUM_VERSION = 2
 LEARNED = "learned.json"  # ids of documents that the run has learned from, and that the new cut holds out
 
 Stored = Callable[[str, Key, Callable[[Path], None]], Path]  # an output of the store, made where it is missing
@@ -25,21 +25,26 @@ Stored = Callable[[str, Key, Callable[[Path], None]], Path]  # an output of the 
 def strata(cut: Cut, source: str, folders: Mapping[str, Path], stored: Stored) -> dict[str, Cut]:
     """The cuts that a source's tokens are made of, by stratum: `folders` are those that the run was begun with.
 
-    A source that only gained files keeps its strata and gains one; one that was changed otherwise begins anew, which
-    makes it another run.
+    A source that only gained files keeps its strata and gains one; one that lost them again has its first strata; one
+    that was changed otherwise begins anew, which makes it another run.
     """
     names = [source, *(f"{source}/{i}" for i in range(1, len(folders)))]
     earlier = {name: Cut(folders[name]) for name in names if name in folders and (folders[name] / KEY).exists()}
     wanted = cut.digest("train", source)
     if not earlier or (len(earlier) == 1 and earlier[source].digest("train", source) == wanted):
         return {source: cut}
-    *_, last = earlier.values()
-    if _key(last).get("of") == wanted:
-        return earlier
-    if not _grew(_key(earlier[source]), _key(cut)):
+    _, *later = earlier.values()
+    wholes = [earlier[source].digest("train", source), *(_key(one)["of"] for one in later)]
+    for i in range(len(wholes), 0, -1):
+        if wholes[i - 1] == wanted:
+            return dict(list(earlier.items())[:i])
+    files = _key(cut)["sources"][source]["files"]
+    lost = bool(later) and not _key(later[-1]).get("files", {}).items() <= files.items()
+    if lost or not _grew(_key(earlier[source]), _key(cut)):
         return {source: cut}
     before = [one.digest("train", source) for one in earlier.values()]
     key = {"version": STRATUM_VERSION, "source": source, "of": wanted, "held_out": cut.digest("held_out", source)}
+    key |= {"files": files}
 
     def make(folder: Path) -> None:
         make_stratum(cut, source, list(earlier.values()), folder)
