@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from pretrain.base.errors import UserError
+from pretrain.cli.main import main
 from pretrain.corpus.cut import Cut
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Changed, Event, Fault, Mixture, Notice, Pruned, Released, Saved, Score, Stage
@@ -360,16 +361,27 @@ weights = { lines = 8 }
 """
 
 
-def test_phases_and_caps_are_foretold_and_a_resumed_run_keeps_them(recipe: Path) -> None:
+def test_phases_and_caps_are_foretold_and_a_resumed_run_keeps_them(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run that goes on in the middle of a linear change sees what one that never stopped saw, bit for bit."""
     capped = recipe.read_text().replace('paths = ["more.jsonl"]\n', 'paths = ["more.jsonl"]\nmost_epochs = 4\n')
     recipe.write_text(capped.replace("[evaluate]", f"{PHASES}[evaluate]"))
     run(recipe, last="tokens")
+    monkeypatch.chdir(recipe.parent)
     _, dry = run(recipe, dry=True)
+    assert main(["check", "small.toml"]) == 0
+    assert "\n# lines runs dry: from step " in (said := capsys.readouterr().out.replace("#   ", "# ")), said
+    assert main(["check", "small.toml", "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)["mixture"]
     found, events = run(recipe, "train.keep=9", last="train")
     (foretold,) = [event for event in dry if isinstance(event, Mixture)]
     (told,) = [event for event in events if isinstance(event, Mixture)]
     assert (told.starts, told.epochs, told.dry) == (foretold.starts, foretold.epochs, foretold.dry)
+    assert checked == {"starts": told.starts, "epochs": told.epochs, "dry": told.dry}
+    assert main(["check", "small.toml", "train.keep=9"]) == 0 and "trained to its end" in capsys.readouterr().out
+    assert main(["check", "small.toml", "train.steps=20"]) == 2
+    assert "stands at step 24 already, past the 20 asked for" in capsys.readouterr().err
     assert told.starts == [1, 7] and sum(told.epochs["lines"]) == pytest.approx(4) and 7 < told.dry["lines"] < 24
     weights, losses = result(found)
     for folder in sorted(found.checkpoints.glob("step-*"))[4:]:

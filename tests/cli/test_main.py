@@ -138,8 +138,19 @@ def test_check_and_run_say_which_pattern_finds_no_file(
     assert main(["check", "a.toml"]) == 0
     assert main(["check", "a.toml", 'corpus.sources.a.exclude=["*/a.*"]']) == 2
     assert "command line: corpus.sources 'a': every file is excluded" in capsys.readouterr().err
-    assert main(["check", "a.toml", "tokens.from=shards", 'corpus.sources.a.paths=["none/*"]']) == 0, "none is read"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "a.tex", "a.toml"]
+    assert main(["check", "a.toml", "tokens.from=memory://shards", 'corpus.sources.a.paths=["none/*"]']) == 0, (
+        "none is read"
+    )
+    (tmp_path / "ranks").write_text("IQ== 0\nIg== 1\n" * 4)
+    for said, message in (
+        ("tokens.from=shards", r"shards: no token shards; expected a folder with catalogue\.json or \.bin files"),
+        ("tokenizer.from=gone", r"gone: no tokenizer\.json, tokenizer\.model or \*\.tiktoken; expected one of them"),
+        ("tokenizer.from=ranks", r"ranks: tiktoken ranks name no pattern that splits text; expected tokenizer\.split"),
+    ):
+        for command in (["check", "a.toml"], ["run", "a.toml", "--to", "corpus"]):
+            assert main([*command, said]) == 2
+            assert re.search(message, capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "a.tex", "a.toml", "ranks"]
 
 
 @pytest.mark.parametrize("wrong", ["model.hiden_size=3", "train.optimizer.lr=-1", "evaluate.tasks=['python_syntx']"])

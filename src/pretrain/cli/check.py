@@ -1,8 +1,9 @@
-"""Prints a recipe with the origin of every value, after checking all of it; does no work."""
+"""Prints a recipe with the origin of every value, and what its mixture comes to, after checking all; does no work."""
 
 import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,33 +21,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Binds every leaf, shows also the options that the recipe does not say, and then which files are not there."""
+    """Binds every leaf, shows also the options that the recipe does not say, and then what stands in its way."""
     from pretrain.base.errors import UserError
-    from pretrain.corpus.sources import local_files
     from pretrain.recipe.bind import bind_all
     from pretrain.recipe.read import load
-    from pretrain.recipe.schema import Problems
+    from pretrain.run.find import inputs
 
     recipe = load(arguments.recipe, arguments.overrides)
     if recipe.model.from_ is not None:
         from pretrain.run.published import completed
 
         recipe = completed(recipe)
-    defaults = bind_all(recipe)
+    defaults, wrong, mixture, words = bind_all(recipe), None, None, ""
+    try:
+        inputs(recipe)
+        mixture, words = outlook(recipe)
+    except UserError as error:
+        wrong = error
     if arguments.json:
         values = {key: {"value": value, "origin": origin} for key, value, origin in rows(recipe, defaults)}
-        print(json.dumps({"digest": recipe.digest, "values": values}))
+        print(json.dumps({"digest": recipe.digest, "values": values, "mixture": mixture}))
     else:
-        for line in lines(recipe, defaults):
-            print(line)
-    problems = Problems()
-    for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
-        try:
-            local_files(source)
-        except UserError as error:
-            problems.found.append(error)
-    problems.stop()
+        print("\n".join([*lines(recipe, defaults), *(f"# {line}" for line in words.splitlines())]))
+    if wrong is not None:
+        raise wrong
     return 0
+
+
+def outlook(recipe: "Recipe") -> tuple[dict[str, Any] | None, str]:
+    """How often each source will be read, as a table and in words, as far as it is known: where its tokens are made."""
+    from pretrain.events.kinds import Event, Mixture, Stage
+    from pretrain.run.stages import execute
+    from pretrain.watch.console import line
+
+    said = list[Event]()
+    if any(Path("store").glob("tokens-*")):
+        execute(recipe, dry=True, subscribers=[said.append])
+    for event in said:
+        if isinstance(event, Mixture):
+            return {"starts": event.starts, "epochs": event.epochs, "dry": event.dry}, line(event)
+    reached = {event.name: event.state for event in said if isinstance(event, Stage)}
+    if "train" not in reached:
+        return None, "how often each source is read is known once its tokens are made (pretrain run … --to tokens)"
+    if reached["train"] == "reused":
+        return None, "the run is trained to its end"
+    return None, "how often each source is read is known when train has measured its steps"
 
 
 def lines(recipe: "Recipe", defaults: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -1,16 +1,21 @@
-"""A corpus to look at: from a folder of the store, a run directory, or a recipe whose corpus was made here."""
+"""What a recipe is made of and what was made of it: files, a corpus of the store, a run's tokenizer."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pretrain.base.errors import UserError
 from pretrain.base.files import write
 from pretrain.corpus.made_of import made_of
-from pretrain.corpus.sources import Digests, SourceFile, source_files
+from pretrain.corpus.sources import Digests, SourceFile, local_files, source_files
 from pretrain.events.directory import RunDirectory
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
+from pretrain.recipe.schema import Problems
+from pretrain.run import tokens
 from pretrain.run.store import Store
+from pretrain.tokenizer import take_over
 
 
 def corpus_of(name: str) -> Path:
@@ -22,6 +27,26 @@ def corpus_of(name: str) -> Path:
         raise UserError("no corpus", where=name, expected="a recipe, a run directory, or a store/corpus-… folder")
     store = RunDirectory(folder.absolute()).store if folder.is_dir() else Path("store").absolute()
     return corpus_made_by(load(name), name, store)
+
+
+def inputs(recipe: Recipe) -> None:
+    """Raises RecipeError with all that a recipe names on this machine and that is not there, or not what it says."""
+    problems, section, shards = Problems(), recipe.tokenizer, recipe.tokens.from_
+
+    def there(look: Callable[[], object]) -> None:
+        try:
+            look()
+        except UserError as error:
+            problems.found.append(error)
+
+    for source in recipe.corpus.sources if shards is None else ():
+        there(partial(local_files, source))
+    if shards is not None and "://" not in shards:
+        there(partial(tokens.sources_at, shards))
+    if (given := section.from_) is not None:
+        said = "tokenizer.split" in recipe.layers.origins
+        there(lambda: take_over.fits(given, split=section.split if said else None, specials=section.specials))
+    problems.stop()
 
 
 def files_of(recipe: Recipe, store: Store, *, keep: bool) -> dict[str, list[SourceFile]]:

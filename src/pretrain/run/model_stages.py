@@ -417,10 +417,7 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
         total = max(int(section.seconds / seconds), 1)
         why = f"{section.seconds:.0f} s at {seconds:.3f} s a step, measured"
     if before and total <= state.step:
-        expected = "more train.steps, or another run.name for a run of its own"
-        raise UserError(
-            f"the run stands at step {state.step:,} already, past the {total:,} asked for", expected=expected
-        )
+        raise past(state.step, total)
     tokens = state.position * data.row + (total - state.step) * section.batch
     work.report(Plan(total, tokens, count, seconds, why, active_parameters(work.rows, work.config.axes())))
     return total
@@ -440,7 +437,7 @@ def length(work: Work, step: int, tokens: int, key: dict[str, Any]) -> tuple[int
 
 
 def forecast(work: Work, key: dict[str, Any]) -> None:
-    """Says how often each source would be read, where the length of the run is known without a measurement."""
+    """Says how often each source would be read, where the length is known without a measurement. Raises UserError."""
     found, _ = checkpoints.newest(work.run.checkpoints)
     data, step, position = work.data(), 0, 0
     if found:
@@ -449,9 +446,17 @@ def forecast(work: Work, key: dict[str, Any]) -> None:
     total, _ = length(work, step, position * data.row, key)
     if total is None:
         work.report(Notice("info", "how often each source is read is known when train has measured its steps"))
-    elif total > step:
+    elif total <= step:
+        raise past(step, total)
+    else:
         fill = filled(data.rows)
         work.report(outlook(work.recipe, work.weights, fill, data.order, step, position, total, work.gone)[1])
+
+
+def past(step: int, total: int) -> UserError:
+    """Of a run that went further than it is now asked to."""
+    what = f"the run stands at step {step:,} already, past the {total:,} asked for"
+    return UserError(what, expected="more train.steps, or another run.name for a run of its own")
 
 
 def compiles(work: Work, peak_seconds: float) -> bool:

@@ -21,7 +21,6 @@ from pretrain.corpus.cut import CUT_VERSION, Cut, empty
 from pretrain.corpus.made_of import made_of
 from pretrain.corpus.parts import Steps
 from pretrain.corpus.sample import Sample
-from pretrain.corpus.sources import local_files
 from pretrain.corpus.task import Engine, Pool
 from pretrain.corpus.tokenize import tokenize, units
 from pretrain.events.directory import RunDirectory
@@ -35,7 +34,7 @@ from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.tokenizer import Tokenizer as Section
 from pretrain.run import tokens
-from pretrain.run.find import files_of
+from pretrain.run.find import files_of, inputs
 from pretrain.run.store import Key, Store
 from pretrain.run.strata import strata
 from pretrain.shards.format import SHARD_VERSION
@@ -137,8 +136,7 @@ def execute(
     bind_all(recipe, training=_needed(stages, 3))
     section = recipe.parallel
     layout.settle(launch.size(), section.replicate, section.shard, section.tp)
-    for source in recipe.corpus.sources if recipe.tokens.from_ is None else ():
-        local_files(source)
+    inputs(recipe)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
     context = Context(recipe, run, Store(run.store), lambda event: None, dry)
     if dry:

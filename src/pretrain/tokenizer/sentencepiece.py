@@ -59,7 +59,8 @@ def parse(data: bytes, where: str) -> Model:
         if not pieces:
             raise ValueError("it holds no pieces")
     except (ValueError, KeyError) as error:
-        raise UserError(f"no SentencePiece model: {error}", where=where) from None
+        expected = "a tokenizer.json, tiktoken ranks or a SentencePiece model"
+        raise UserError(f"no SentencePiece model: {error}", where=where, expected=expected) from None
     end = int(trainer.get(42, 2))
     model = Model(
         pieces,

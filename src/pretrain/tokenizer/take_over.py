@@ -33,13 +33,24 @@ def files(path: str) -> list[Path]:
 
 
 def holds(file: Path) -> str:
-    """What a file holds, by its first bytes, never by its name: "json", "ranks" or "sentencepiece"."""
+    """What a file holds, by its first bytes: "json", "ranks" (also if damaged and so called) or "sentencepiece"."""
     with file.open("rb") as opened:
         start = opened.read(4096)
     if start.lstrip()[:1] == b"{":
         return "json"
-    text = file.suffix in (".tiktoken", ".txt") or RANKS.match(start)
-    return "ranks" if text else "sentencepiece"
+    return "ranks" if file.suffix == ".tiktoken" or RANKS.match(start) else "sentencepiece"
+
+
+def fits(path: str, *, split: str | None, specials: Sequence[str]) -> Path:
+    """The file of a tokenizer, where enough is said, and not too much; its content is not read. Raises UserError."""
+    file = find(path)
+    kind = holds(file)
+    if specials and kind != "ranks":
+        raise UserError("names its own specials", where=str(file), expected="no tokenizer.specials beside it")
+    if split is None and kind == "ranks":
+        what = "tiktoken ranks name no pattern that splits text"
+        raise UserError(what, where=str(file), expected="tokenizer.split, said in the recipe")
+    return file
 
 
 def take_over(path: str, *, split: str | None = None, specials: Sequence[str] = ()) -> Tokenizer:
@@ -47,15 +58,11 @@ def take_over(path: str, *, split: str | None = None, specials: Sequence[str] = 
 
     Raises UserError for a file that is none of the three, or cannot be taken over with the same ids.
     """
-    file = find(path)
+    file = fits(path, split=split, specials=specials)
     kind = holds(file)
-    if specials and kind != "ranks":
-        raise UserError("names its own specials", where=str(file), expected="no tokenizer.specials beside it")
     if kind == "json":
         return Tokenizer.load(file)
     if kind == "sentencepiece":
         return sentencepiece.tokenizer(file.read_bytes(), str(file))
-    if split is None:
-        what = "tiktoken ranks name no pattern that splits text"
-        raise UserError(what, where=str(file), expected="tokenizer.split, said in the recipe")
+    assert split is not None, "ranks have one"
     return tiktoken.tokenizer(file.read_bytes(), split, specials, str(file))
