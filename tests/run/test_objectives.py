@@ -15,6 +15,7 @@ from pretrain.events.read import steps
 from pretrain.recipe.read import load
 from pretrain.run.open import open_model
 from pretrain.run.stages import execute
+from pretrain.watch.console import summary
 
 MUTANTS = [
     ("src/pretrain/evaluate/held_out.py", "max(counts[name], 1.0)", "1.0"),
@@ -92,6 +93,8 @@ def test_a_masked_model_is_scored_by_its_objective_and_released_as_it_is(
     card = (found.release / "README.md").read_text()
     assert "pipeline_tag: fill-mask" in card and "Objective: masked. Every token sees every other" in card
 
+    said = summary(found.path)
+    assert "evaluate runs/masked" in said and "sample" not in said.replace("samples", "")
     assert main(["evaluate", "runs/masked", "--data", "text/1.txt", "--json"]) == 0
     assert 0 < json.loads(capsys.readouterr().out)["loss, masked"] < 6
     for command in (["sample", "runs/masked", "bal"], ["sample", "runs/masked/release", "bal"],

@@ -98,6 +98,14 @@ def test_wordpiece_and_characters_by_recipe(folder: Path) -> None:
     assert single.vocab_size % 64 == 0 and single.decode_bytes(single.encode("aЖ")).decode() == "aЖ"
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule"), [("bpe", "lowercase=true"), ("bpe", "byte_fallback=true"), ("wordpiece", "digits=1")]
+)
+def test_a_rule_of_another_kind_is_refused(folder: Path, kind: str, rule: str) -> None:
+    with pytest.raises(UserError, match=rf"tokenizer\.{rule.partition('=')[0]}: kind = '{kind}' has no such rule; exp"):
+        load("small.toml", [f"tokenizer.kind={kind}", f"tokenizer.{rule}"])
+
+
 def test_ranks_are_taken_over_by_recipe(folder: Path) -> None:
     ours, _ = made()
     pieces = sorted(ours.inner.get_vocab(with_added_tokens=False).items(), key=lambda one: one[1])
@@ -110,6 +118,10 @@ def test_ranks_are_taken_over_by_recipe(folder: Path) -> None:
     text = "abc gfe αβγ 1234\r\n"
     assert theirs.encode(text).tolist() == ours.encode(text).tolist() and theirs.end == len(pieces)
     assert any("encodes" in event.text for event in events if isinstance(event, Notice))
+    assert not [one for one in events if isinstance(one, Notice) and one.level == "warning"]
+    _, events = made(*taken[:2], last="tokens")
+    (said,) = [one.text for one in events if isinstance(one, Notice) and one.level == "warning"]
+    assert said.startswith("the tokenizer has no token that ends a document")
     single, _ = made(*taken, "tokenizer.digits=1")
     assert single.digest != theirs.digest
 

@@ -151,6 +151,11 @@ def test_what_was_finished_is_not_done_again(recipe: Path, monkeypatch: pytest.M
     assert content(tokens_of(straight)) == found
 
 
+def test_what_fills_no_row_is_named_by_its_source(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"tokens of the source 'notes' \(.*\): \d+ tokens fill no row of 32768; exp"):
+        run(recipe, "tokens.row=32768", "train.batch=32768", "train.steps=1")
+
+
 def test_a_unit_that_cannot_be_made_is_named(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: object) -> None:
         raise RuntimeError("no luck")
@@ -177,8 +182,10 @@ def test_packed_rows_are_trained_on_and_their_waste_is_said(recipe: Path, packin
 
 def test_sequences_warm_up_and_go_on_bit_for_bit(recipe: Path) -> None:
     warm = ["train.sequence_warmup={ start = 8, tokens = 512 }", "train.checkpoint_every=1"]
-    run(recipe, *warm, "train.steps=1", 'train.schedule={ use = "constant" }', last="train")
-    run(recipe, *warm, 'train.schedule={ use = "constant" }', last="train")
+    short = run(recipe, *warm, "train.steps=1", 'train.schedule={ use = "constant" }', last="train")
+    whole = run(recipe, *warm, 'train.schedule={ use = "constant" }', last="train")
+    said = "the run ends in its warm-up, before it learns from sequences of 32 tokens"
+    assert [any(getattr(one, "text", "") == said for one in events) for events in (short, whole)] == [True, False]
     first = [one.loss for one in steps(RunDirectory(recipe.parent / "runs" / "small"))]
     run(recipe, *warm, 'train.schedule={ use = "constant" }', name="straight", last="train")
     assert [one.loss for one in steps(RunDirectory(recipe.parent / "runs" / "straight"))] == first and len(first) == 4
@@ -262,6 +269,11 @@ def test_tokens_that_do_not_go_together_are_refused_before_the_first_step(recipe
     away.mkdir()
     with pytest.raises(UserError, match=r"source 'b' \(.*\): made by another tokenizer \(\w{12}, 290 ids\); expected"):
         execute(load(str(existing(away, str(both)))), away / "runs" / "a", last="train")
+    gone = both / "a" / Catalogue.load(made).shards[-1].name
+    gone.rename(recipe.parent / "aside")
+    with pytest.raises(UserError, match=rf"{gone.name}: the shard is gone; expected a file of its catalogue"):
+        execute(load(str(existing(away, str(both / "a")))), away / "runs" / "z", last="train")
+    (recipe.parent / "aside").rename(gone)
     text = (made / "catalogue.json").read_text()
     largest = Catalogue.load(made).shards[0].largest
     (both / "a" / "catalogue.json").write_text(text.replace(f'"largest": {largest}', '"largest": 300'))

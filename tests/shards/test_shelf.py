@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pretrain.base.errors import DamagedError, UserError
-from pretrain.shards.catalogue import Catalogue
+from pretrain.shards.catalogue import Catalogue, Entry
 from pretrain.shards.shelf import OPEN, Cache, Shelf
 from pretrain.shards.write import ShardWriter, write_catalogue
 
@@ -45,6 +45,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a folder of one's own."""
     root = "memory://" if request.param == "memory" else request.getfixturevalue("bucket") + "/"
     return f"{root}{tmp_path.name}"
+
+
+@pytest.mark.parametrize("name", ["../up.shard", "/etc/up.shard", f"{'0' * 31}/.shard", "up.txt"])
+def test_a_catalogue_names_no_file_elsewhere(tmp_path: Path, name: str) -> None:
+    entries = (Entry(name, 1, 1, "0" * 32),)
+    write_catalogue(Catalogue(tmp_path, "uint16", 9, "", 0, entries))
+    with pytest.raises(DamagedError, match=r"catalogue\.json: cannot be read; expected a catalogue of shards"):
+        Catalogue.load(tmp_path)
 
 
 @pytest.fixture

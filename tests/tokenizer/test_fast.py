@@ -55,6 +55,8 @@ def test_a_pattern_that_it_does_not_know_goes_to_the_next() -> None:
 
 
 def test_what_neither_knows_is_left_to_tokenizers() -> None:
+    _, why = characters(TEXTS, byte_fallback=True).faster(TEXTS)
+    assert "tiktoken: its text is not split by one pattern into bytes" in why
     served, why = characters(TEXTS).faster(TEXTS)
     assert served.encoder == "tokenizers" and why.startswith("tokenizers encodes (gigatoken: ")
 

@@ -20,6 +20,10 @@ UNCASED = train(TEXTS, 90, reserved=20, lowercase=True)
 CASED = train(TEXTS, 88, reserved=20)
 
 
+def test_texts_may_come_once() -> None:
+    assert train(iter(TEXTS), 88, reserved=20).text == CASED.text
+
+
 def by_hand(text: str, known: dict[str, int]) -> list[str]:
     """Greedy longest match (Devlin et al., tokenization.py) of a word of letters."""
     out, start = [], 0

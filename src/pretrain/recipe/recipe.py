@@ -20,6 +20,7 @@ from pretrain.recipe.tokenizer import Tokenizer
 from pretrain.recipe.tokens import Tokens
 from pretrain.recipe.train import Train
 
+KINDS = {"split": "bpe", "digits": "bpe", "lowercase": "wordpiece", "byte_fallback": "characters"}  # rules of a kind
 FOLDER_NAME = "a name without slashes that begins with no dot"
 
 
@@ -197,7 +198,13 @@ def _names_folder(name: str) -> bool:
 def _check_vocabulary(recipe: Recipe, wrong: Callable[[str, str, str], None]) -> None:
     """A trained tokenizer has room for the bytes beside what is reserved, and the model for the tokenizer."""
     section, ids = recipe.tokenizer, recipe.model.family.options.get("vocab_size")
-    if section.from_ is not None or recipe.tokens.from_ is not None or section.kind == "characters":
+    if section.from_ is not None or recipe.tokens.from_ is not None:
+        return
+    for name, kind in KINDS.items():
+        value, plain = getattr(section, name), getattr(Tokenizer(), name)
+        if value != plain and section.kind != kind:
+            wrong(f"tokenizer.{name}", f"kind = {section.kind!r} has no such rule", f"kind = {kind!r}, or {plain!r}")
+    if section.kind == "characters":
         return
     if section.kind == "bpe" and section.vocab_size - section.reserved < 256:
         what = f"{section.reserved} of vocab_size = {section.vocab_size} leave no room for the 256 bytes"

@@ -420,6 +420,9 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
         raise past(state.step, total)
     tokens = state.position * data.row + (total - state.step) * section.batch
     work.report(Plan(total, tokens, count, seconds, why, active_parameters(work.rows, work.config.axes())))
+    if section.sequence_warmup and tokens <= section.sequence_warmup.tokens:
+        text = f"the run ends in its warm-up, before it learns from sequences of {section.sequence} tokens"
+        work.report(Notice("warning", text))
     return total
 
 

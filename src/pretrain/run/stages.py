@@ -321,6 +321,9 @@ def _tokens_made(context: Context, cut: Cut, tokenizer: Tokenizer, wanted: bool)
     for source in context.recipe.corpus.sources:
         own = {name.removeprefix("cut/"): path for name, path in begun.items() if _is_cut_of(source.name, name)}
         context.cuts |= strata(cut, source.name, own, partial(context.stored, wanted=wanted))
+    if tokenizer.end is None and wanted:
+        text = "the tokenizer has no token that ends a document: one runs on into the next (tokenizer.specials?)"
+        context.report(Notice("warning", text))
     for name, part in context.cuts.items():
         key: Key = {
             "version": SHARD_VERSION,
@@ -361,7 +364,12 @@ def _pack(context: Context, name: str, folder: Path) -> str:
     if section.packing == "best_fit" and tokens.unpacked(folder, row):
         with context.store.alone(f"packing/{name}", {"folder": folder.name, "row": row}), workers(context) as pool:
             tokens.pack(folder, row, pool, cache)
-    return tokens.waste(name, Rows(folder, row, section.packing, cache))
+    try:
+        rows = Rows(folder, row, section.packing, cache)
+    except UserError as error:
+        error.where = f"tokens of the source {name!r} ({error.where})"
+        raise
+    return tokens.waste(name, rows)
 
 
 def keep_recipe(run: RunDirectory, recipe: Recipe) -> str:

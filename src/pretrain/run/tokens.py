@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec.core
 
-from pretrain.base.errors import UserError
+from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.files import digest
 from pretrain.corpus.task import Failure, Pool, Task
 from pretrain.order.best_fit import pack_shard, table_name, write_table
@@ -101,7 +101,7 @@ def _take_over(path: Path, dtype: str, vocab_size: int, end: int | None, folder:
 
 
 def check(name: str, folder: Path, tokenizer: Tokenizer) -> None:
-    """Holds a source's shards against the run's tokenizer. Raises UserError."""
+    """Holds a source's shards against the run's tokenizer, and against the folder they lie in. Raises UserError."""
     found = Catalogue.load(folder)
     where = f"tokens of the source {name!r} ({found.at or folder})"
     if found.tokenizer and found.tokenizer != tokenizer.digest:
@@ -109,7 +109,10 @@ def check(name: str, folder: Path, tokenizer: Tokenizer) -> None:
         raise UserError(
             what, where=where, expected=f"{tokenizer.digest[:12]} ({tokenizer.vocab_size:,} ids), the run's"
         )
+    here = None if "://" in found.at else {path.name for path in Path(found.at or folder).glob("*.shard")}
     for entry in found.shards:
+        if here is not None and entry.name not in here:
+            raise DamagedError("the shard is gone", where=found.place(entry), expected="a file of its catalogue")
         if entry.largest >= tokenizer.vocab_size:
             what = f"token id {entry.largest} in {entry.name} is outside the vocabulary"
             raise UserError(what, where=where, expected=f"0 to {tokenizer.vocab_size - 1}")

@@ -1,6 +1,7 @@
 """All shards of a folder in one small file."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import fsspec.core
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.files import digest_of
 from pretrain.shards.format import CATALOGUE, SHARD_VERSION
+
+NAME = re.compile(r"[0-9a-f]{32}\.shard")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Catalogue:
                 expected = f"version {SHARD_VERSION}: make the tokens again"
                 raise UserError(f"shards of version {version}", where=f"{where}/{CATALOGUE}", expected=expected)
             shards = tuple(Entry(**entry) for entry in table.pop("shards"))
+            if odd := [entry.name for entry in shards if not NAME.fullmatch(entry.name)]:
+                raise ValueError(odd[0])  # it is made into a path, here and in the cache
             return cls(folder, shards=shards, **table)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedError(

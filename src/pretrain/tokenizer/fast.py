@@ -64,12 +64,13 @@ def tiktoken(text: str) -> Encode:
     learned = [one for one in table["added_tokens"] if not one["special"]]
     if table["normalizer"] is not None or learned or table["model"]["type"] != "BPE":
         raise UserError("it is no plain BPE")
+    pattern = _pattern(table["pre_tokenizer"])
     merged = [vocabulary["".join(pair)] for pair in table["model"]["merges"]]
     if merged != sorted(merged):
         raise UserError("its merges are not ranked by their ids")
     specials = {one["content"] for one in table["added_tokens"]}
     ranks = {bytes_of(piece): i for piece, i in vocabulary.items() if piece not in specials}
-    made = library.Encoding("", pat_str=_pattern(table["pre_tokenizer"]), mergeable_ranks=ranks, special_tokens={})
+    made = library.Encoding("", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
     def encode(texts: list[str]) -> list[np.ndarray]:
         for text in texts:

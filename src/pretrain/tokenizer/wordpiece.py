@@ -1,7 +1,7 @@
 """Trains WordPiece (Schuster & Nakajima 2012) with the normalisation of BERT (Devlin et al. 2018, arXiv 1810.04805)."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -25,11 +25,12 @@ def train(
 ) -> Tokenizer:
     """WordPiece of `vocab_size` ids: [UNK], letters alone and inside words, pieces, and `reserved` specials.
 
-    `texts` is gone through twice, for the letters and for the pieces. `lowercase` also takes the accents off, as BERT's
-    uncased models do. Raises UserError where the vocabulary or the sample is too small.
+    `texts` is gone through twice, for the letters and for the pieces; an iterator is held in memory. `lowercase` also
+    takes the accents off, as BERT's uncased models do. Raises UserError where the vocabulary or the sample is small.
     """
     names = specials(vocab_size, reserved, own=own, multiple=multiple, named=(SEPARATOR, PAD, MASK, CLASS, *NAMED[3:]))
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    texts = list(texts) if isinstance(texts, Iterator) else texts
     counts = Counter[str]()
     for text in texts:
         counts.update(Counter(normalizer.normalize_str(text)))

@@ -13,6 +13,7 @@ from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
 from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
+from pretrain.recipe.read import load
 from pretrain.recipe.tokens import Tokens
 from pretrain.shards.shelf import Cache
 from pretrain.trace.pages import Page, nearest_url, pages, records
@@ -88,7 +89,8 @@ class Lineage:
     def rows(self) -> dict[str, Rows]:
         """The rows of all sources that the run has learned from. Raises UserError where shards are gone."""
         key, out = self.stages["train"]["key"], dict[str, Rows]()
-        cache = Cache(self.run.store / "cache", Tokens().cache_bytes)
+        said = load(str(self.run.recipe)).tokens if self.run.recipe.is_file() else Tokens()
+        cache = Cache(self.run.store / "cache", said.cache_bytes)
         for name, folder in self.stages["folders"].items():
             if name.startswith("tokens/"):
                 path = self.run.store / folder

@@ -1,5 +1,6 @@
 """The run on a console, drawn from its events alone: a live panel on a terminal, plain lines in a pipe."""
 
+import json
 import math
 import re
 import shlex
@@ -378,6 +379,8 @@ def summary(directory: Path, program: str = "pretrain") -> str:
         written = last(run, Sample)
         prompt = (written.prompt.splitlines() or [""])[-1] if written else "The"
         prompt = shlex.quote(prompt or "The")
-        lines += ["", "Try next:", f"  {program} sample {quoted} {prompt} --tokens 120"]
+        config = run.release / "config.json"
+        goes_on = not config.is_file() or json.loads(config.read_bytes()).get("is_causal", True)
+        lines += ["", "Try next:", *([f"  {program} sample {quoted} {prompt} --tokens 120"] if goes_on else [])]
         lines += [f"  {program} evaluate {quoted} --data FILE", f"  cat {shlex.quote(near + '/release/README.md')}"]
     return "\n".join(lines)
