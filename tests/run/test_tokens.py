@@ -302,11 +302,22 @@ def test_inspect_shows_shards(recipe: Path, capsys: pytest.CaptureFixture[str]) 
     ):
         assert text in shown, text
     path = made.folder / made.shards[0].name
-    path.write_bytes(path.read_bytes()[:-1] + b"\x77")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\x77")
     assert main(["inspect", str(made.folder), "--verify"]) == 2
     assert "differ from their check" in capsys.readouterr().err
+    path.write_bytes(whole)
     folder = recipe.parent / "flat"
     folder.mkdir()
     first.tokens.tofile(folder / "train.bin")
     assert main(["inspect", str(folder)]) == 0
-    assert f"train.bin: flat, {len(first.tokens):,} tokens if they are of uint16" in capsys.readouterr().out
+    flat = f"train.bin: flat, {len(first.tokens):,} tokens if they are of uint16"
+    assert flat in capsys.readouterr().out
+    assert main(["inspect", str(folder / "train.bin")]) == 0 and flat in capsys.readouterr().out
+    made.folder.rename(recipe.parent / "whole")
+    (recipe.parent / "all").mkdir()
+    for name in ("whole", "flat"):
+        (recipe.parent / name).rename(recipe.parent / "all" / name)
+    assert main(["inspect", str(recipe.parent / "all")]) == 0
+    shown = capsys.readouterr().out
+    assert flat in shown and f"{made.tokens:,} tokens, {made.documents} documents" in shown and "all/whole\n" in shown

@@ -8,7 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
     parser.add_argument(
         "path",
-        help="a recipe, a run, a store/corpus-… folder, token shards, a tokenizer, a released folder, a checkpoint",
+        help="a recipe, a run, a store/corpus-… folder, shards or a folder of such, a tokenizer, a release, a checkpoint",
     )
     parser.add_argument(
         "--model", action="store_true", help="of a recipe or a run: its weights, also where its corpus is made"
@@ -20,30 +20,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", action="store_true", help="of token shards: read every one against its digests")
     parser.add_argument("--items", action="store_true", help="every evaluation item that was found, with its words")
     parser.add_argument("--html", metavar="FILE", help="write the page there")
-    parser.add_argument("--against", metavar="TOKENIZER", help="of a tokenizer: another one beside it")
-    parser.add_argument("--corpus", nargs="+", default=[], help="of a tokenizer: a recipe, a run, or files of text")
+    parser.add_argument("--against", metavar="TOKENIZER", help="of a tokenizer, or a run's: another one beside it")
+    parser.add_argument(
+        "--corpus", nargs="+", default=[], help="of a tokenizer, or a run's: a recipe, a run, or files of text"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a summary, and writes the page if asked."""
     from pretrain.cli import inspect_model, inspect_tokenizer
 
-    if arguments.model or arguments.json or inspect_model.is_one(arguments.path):
+    asked = arguments.against or arguments.corpus  # of a tokenizer, also where a model stands beside it
+    if arguments.model or arguments.json or (inspect_model.is_one(arguments.path) and not asked):
         return inspect_model.show(arguments.path, as_json=arguments.json, page=arguments.html)
-    if inspect_tokenizer.is_one(arguments.path):
+    if asked or inspect_tokenizer.is_one(arguments.path):
         return inspect_tokenizer.show(arguments.path, arguments.against, arguments.corpus, arguments.html)
     from pretrain.base.errors import UserError
     from pretrain.base.files import write
     from pretrain.base.units import show_bytes
+    from pretrain.cli import inspect_tokens
     from pretrain.corpus.survey import survey
     from pretrain.run.find import corpus_of
     from pretrain.watch.corpus_page import page
 
+    if places := inspect_tokens.places(arguments.path):
+        return inspect_tokens.show(places, verify=arguments.verify)
     here = Path(arguments.path)
-    if "://" in arguments.path or (here / "catalogue.json").is_file() or any(here.glob("*.bin")):
-        from pretrain.cli.inspect_tokens import show as show_tokens
-
-        return show_tokens(arguments.path, verify=arguments.verify)
     try:
         folder = corpus_of(arguments.path)
     except UserError as error:  # of a recipe there is its model to see

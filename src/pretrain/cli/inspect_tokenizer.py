@@ -23,13 +23,14 @@ def is_one(path: str) -> bool:
 def show(path: str, against: str | None, corpus: Sequence[str], page: str | None) -> int:
     """Prints how one tokenizer, or two, fit the corpus, and writes the page if asked."""
     from pretrain.base.files import write
+    from pretrain.run.find import tokenizer_of
     from pretrain.tokenizer.measure import measure
     from pretrain.tokenizer.take_over import take_over
     from pretrain.watch import tokenizer_page as shown
 
     columns = []
     for one in filter(None, (path, against)):
-        tokenizer = take_over(one)
+        tokenizer = take_over(tokenizer_of(one))
         name = Path(one).name if Path(one).name != "tokenizer.json" else Path(one).absolute().parent.name
         columns.append(shown.Column(name, tokenizer, measure(tokenizer, texts(corpus)) if corpus else None))
     width = max(20, *(len(one.name) + 2 for one in columns))

@@ -1,4 +1,4 @@
-"""What a folder of token shards holds: ours, Megatron-LM's or flat files."""
+"""What folders of token shards hold: ours, Megatron-LM's or flat files."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import numpy as np
 
 from pretrain.base.errors import UserError
 from pretrain.base.units import show_bytes
+from pretrain.run.tokens import sources_at
 from pretrain.shards.catalogue import Catalogue, read_bytes
 from pretrain.shards.foreign import read_index
 from pretrain.shards.format import CATALOGUE
@@ -18,8 +19,26 @@ from pretrain.tokenizer.tokenizer import FILE, Tokenizer
 FIRST, SHOWN = 3, 48  # documents that are shown, and tokens of each
 
 
-def show(place: str, *, verify: bool) -> int:
+def places(path: str) -> list[str]:
+    """Where token shards lie at a path: there, a .bin file by itself, or in folders of it; none where it is no such."""
+    here = Path(path)
+    if "://" in path:
+        return list(sources_at(path).values())
+    if here.suffix == ".bin" or (here / CATALOGUE).is_file() or any(here.glob("*.bin")):
+        return [path]
+    return sorted({str(one.parent) for pattern in (f"*/{CATALOGUE}", "*/*.bin") for one in here.glob(pattern)})
+
+
+def show(found: list[str], *, verify: bool) -> int:
     """Prints shards, tokens, documents, dtype and the first documents; with `verify`, every token is read."""
+    for number, place in enumerate(found):
+        if len(found) > 1:
+            print(f"{'' if number == 0 else chr(10)}{place}")
+        _show(place, verify=verify)
+    return 0
+
+
+def _show(place: str, *, verify: bool) -> None:
     local = Path(place)
     if "://" not in place and not (local / CATALOGUE).is_file():
         return _show_foreign(local)
@@ -45,7 +64,7 @@ def show(place: str, *, verify: bool) -> int:
         for number, entry in enumerate(catalogue.shards if verify else ()):
             shelf.shard(number).verify()
             print(f"{entry.name}: all {entry.tokens:,} tokens are as they were written")
-    return 0
+    return None
 
 
 def _first(shard: Shard, tokenizer: Tokenizer | None) -> Iterator[str]:
@@ -57,11 +76,9 @@ def _first(shard: Shard, tokenizer: Tokenizer | None) -> Iterator[str]:
         yield f"{shard.id(number)}  {stop - start:,} tokens: {said}{' …' if stop - start > SHOWN else ''}"
 
 
-def _show_foreign(folder: Path) -> int:
+def _show_foreign(place: Path) -> None:
     """Megatron-LM's files with their indexes; of flat ones only the size is known."""
-    paths = sorted(folder.glob("*.bin"))
-    if not paths:
-        raise UserError("no token shards", where=str(folder), expected=f"{CATALOGUE}, or .bin files")
+    paths = [place] if place.suffix == ".bin" else sorted(place.glob("*.bin"))
     for path in paths:
         index = path.with_suffix(".idx")
         if index.exists():
@@ -70,5 +87,4 @@ def _show_foreign(folder: Path) -> int:
         else:
             sort = f"flat, {path.stat().st_size // 2:,} tokens if they are of uint16, half as many if of uint32"
         print(f"{path.name}: {sort} ({show_bytes(path.stat().st_size)})")
-    print(f'to train on them: tokens.from = "{folder}", tokenizer.from = a folder with their tokenizer.json')
-    return 0
+    print(f'to train on them: tokens.from = "{place}", tokenizer.from = a folder with their tokenizer.json')

@@ -10,6 +10,8 @@ from pretrain.base.files import write
 from pretrain.corpus.made_of import made_of
 from pretrain.corpus.sources import Digests, SourceFile, local_files, source_files
 from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Stage
+from pretrain.events.read import all_of
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 from pretrain.recipe.schema import Problems
@@ -27,6 +29,18 @@ def corpus_of(name: str) -> Path:
         raise UserError("no corpus", where=name, expected="a recipe, a run directory, or a store/corpus-… folder")
     store = RunDirectory(folder.absolute()).store if folder.is_dir() else Path("store").absolute()
     return corpus_made_by(load(name), name, store)
+
+
+def tokenizer_of(name: str) -> str:
+    """Where the tokenizer of a run lies, the one that it used last; any other path as it is. Raises UserError."""
+    run = RunDirectory(Path(name).absolute())
+    if not run.recipe.is_file():
+        return name
+    used = [event.folder for event in all_of(run, Stage) if event.name == "tokenizer" and event.folder]
+    if not used or not Path(used[-1]).is_dir():
+        expected = f"`pretrain run {name} --to tokenizer` first"
+        raise UserError("its tokenizer is not made yet", where=name, expected=expected)
+    return used[-1]
 
 
 def inputs(recipe: Recipe) -> None:
