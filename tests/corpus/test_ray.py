@@ -15,6 +15,8 @@ import pytest
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.corpus.task import Task
+from pretrain.recipe.read import load
+from pretrain.run.stages import execute
 
 pytest.importorskip("ray", reason="a cluster's engine: pip install 'pretrain[ray]'")
 MUTANTS = [
@@ -65,6 +67,21 @@ with engine.open(steps.root) as pool:
     Build(recipe.corpus, 5, steps, pool, lambda said: None).run(files, cut)
 os._exit(0)
 """
+TOKENS = """
+import os, sys
+from ray.cluster_utils import Cluster
+import ray
+from pretrain.recipe.read import load
+from pretrain.run.stages import execute
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+os.chdir(sys.argv[1])
+engine = "corpus.engine={use='ray', memory_bytes=1000000000}"
+execute(load("x.toml", [engine, "tokens.packing=best_fit", "train.mask=documents"]), last="tokens")
+os._exit(0)
+"""
 RECIPE = """
 [run]
 name = "x"
@@ -88,9 +105,9 @@ def said(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
 
 
-def run(folder: Path, *arguments: str) -> int:
+def run(folder: Path, *arguments: str, text: str = SCRIPT) -> int:
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(text)
     hush = {**os.environ, "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     done = subprocess.run(
         [sys.executable, str(script), str(folder), *arguments], env=hush, capture_output=True, timeout=240, check=False
@@ -116,6 +133,26 @@ def test_killed_workers_and_a_killed_driver_change_no_byte(tmp_path: Path) -> No
     run(tmp_path, "driver", "9")
     run(tmp_path, "driver", "200")
     assert said(tmp_path / "cut-driver") == expected
+
+
+@pytest.mark.slow
+def test_shards_and_tables_are_the_local_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are made, and rows packed, by tasks on two nodes."""
+    for file in range(4):
+        texts = [f"{file} {i} {'words of a page ' * (9 + (7 * file + i) % 20)}" for i in range(40)]
+        (tmp_path / f"{file}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "x.toml").write_text(f"{RECIPE}[tokenizer]\nvocab_size = 300\nreserved = 16\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pretrain.corpus.build.KEPT_BYTES", 3000)
+    options = ["tokens.packing=best_fit", "train.mask=documents", "corpus.engine.processes=0"]
+    execute(load("x.toml", options), last="tokens")
+    (folder,) = (tmp_path / "store").glob("tokens-*")
+    expected = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert sum(path.suffix == ".shard" for path in expected) > 3 < sum(path.suffix == ".npy" for path in expected)
+    for made in (folder, tmp_path / "store" / "steps" / "tokens"):
+        shutil.rmtree(made)
+    run(tmp_path, text=TOKENS)
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == expected
 
 
 def test_a_cluster_that_is_gone_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
