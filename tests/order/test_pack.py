@@ -31,7 +31,8 @@ MUTANTS = [
     ),
     ("src/pretrain/order/pack.py", "shard.check(start, start + length)", "pass"),
     ("src/pretrain/order/pack.py", "shard.check(low + start, low + stop + more)", "pass"),
-    ("src/pretrain/order/pack.py", "= begins[1:], length", "= begins[1:], length - 1"),
+    ("src/pretrain/order/pack.py", "starts + np.array([[1], [length]])", "starts + np.array([[0], [length]])"),
+    ("src/pretrain/order/pack.py", "(row_ends - length - starts)[row]", "(row_ends - starts)[row]"),
     ("src/pretrain/order/pack.py", "min(stop, high) - low", "high - low"),
     ("src/pretrain/order/pack.py", "first + -(-stop // self.row)", "first + stop // self.row"),
     ("src/pretrain/order/batch.py", "np.maximum.accumulate(first, axis=1)", "first"),
@@ -111,7 +112,7 @@ def test_windows_hold_the_running_text(tmp_path: Path, lengths: list[int], row: 
     assert len(rows) == len(expected)
     assert rows.dropped_tokens == sum(map(len, documents)) - row * len(rows)
     many = np.array([*range(len(rows)), *range(len(rows))][::-1])
-    into = Windows.empty(len(many), row)
+    into = Windows.empty(len(many), row, padded=True)
     rows.fill(many, np.arange(len(many))[::-1], into)
     for place, n in zip(range(len(many))[::-1], many.tolist(), strict=True):
         tokens, numbers, spans_there = expected[n]
@@ -131,7 +132,7 @@ def test_packed_rows_keep_documents_apart(tmp_path: Path, lengths: list[int], ro
     rows = Rows(tmp_path, row, "best_fit")
     seen: dict[tuple[int, int], int] = Counter()
     for n in range(len(rows)):
-        into = Windows.empty(1, row)
+        into = Windows.empty(1, row, padded=True)
         rows.fill(np.array([n]), np.zeros(1, np.int64), into)
         tokens, numbers, weights = into.tokens[0], into.documents[0], into.weights[0]
         places: list[tuple[int, int] | None] = []

@@ -99,6 +99,10 @@ class Data:
         """Tokens in a row, the unit that positions count."""
         return next(iter(self.rows.values())).row
 
+    @cached_property
+    def _padded(self) -> bool:
+        return any(one.packing == "best_fit" for one in self.rows.values())
+
     def sequence_at(self, position: int) -> int:
         """Tokens in a sample of the batch that begins at a position."""
         return next((length for start, length in reversed(self.lengths) if start <= position), self.sequence)
@@ -125,7 +129,7 @@ class Data:
         """Rows `position` to `position + rows`, every `ranks`-th for a rank; a row is row / sequence samples."""
         positions = np.arange(position + rank, position + rows, ranks)
         source, number = self.places(positions)
-        read = Windows.empty(len(positions), self.row)
+        read = Windows.empty(len(positions), self.row, padded=self._padded)
         places = np.arange(len(positions))
         for one, here in groups(source):
             self.rows[self.order.sources[one]].fill(number[here], places[here], read)
@@ -142,7 +146,7 @@ class Data:
             rows=first.ravel() // shortest,  # samples of any length in a run have numbers of their own
             positions=restarting(documents)[..., None] if self.apart else running(len(documents), sequence),
             seed=self.order.seed,
-            sources=tuple(self.order.sources[s] for s in np.repeat(source, samples)),
+            sources=tuple(map(self.order.sources.__getitem__, source.repeat(samples).tolist())),
         )
 
     def ahead(self, position: int, rows: int) -> None:

@@ -7,6 +7,7 @@ one; where there is padding, or a piece out of the middle of another document, i
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,10 +38,17 @@ class Windows:
     weights: np.ndarray
 
     @classmethod
-    def empty(cls, rows: int, row: int) -> "Windows":
-        """Room for rows; every place counts."""
+    def empty(cls, rows: int, row: int, *, padded: bool) -> "Windows":
+        """Room for rows; every place counts, by a read-only 1 for all batches where no row is `padded`."""
         shape = (rows, row + 1)
-        return cls(np.empty(shape, np.int64), np.empty(shape, np.int32), np.ones((rows, row), np.float32))
+        weights = np.ones((rows, row), np.float32) if padded else all_count(rows, row)
+        return cls(np.empty(shape, np.int64), np.empty(shape, np.int32), weights)
+
+
+@lru_cache(maxsize=8)
+def all_count(rows: int, row: int) -> np.ndarray:
+    """Weights of 1, float32 [rows, row]."""
+    return np.broadcast_to(np.float32(1), (rows, row))
 
 
 class Rows:
@@ -93,7 +101,7 @@ class Rows:
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens [row + 1] of a row, and for each which document of the row it belongs to, int32 [row + 1]."""
-        into = Windows.empty(1, self.row)
+        into = Windows.empty(1, self.row, padded=True)
         self.fill(np.array([number]), np.zeros(1, np.int64), into)
         return into.tokens[0], into.documents[0]
 
@@ -154,16 +162,16 @@ class Rows:
             shard.check(start, start + length)
         every = np.ndarray((len(shard.tokens) - self.row, length), shard.dtype, shard.tokens.data, 0, (step, step))
         into.tokens[places] = every[starts]
-        first = shard.bounds.searchsorted(starts, "right")
-        pieces = shard.bounds.searchsorted(starts + length, "left") - first + 1  # in each row
+        first, last = shard.bounds.searchsorted(starts + np.array([[1], [length]]))  # bounds inside each row
+        pieces = last - first + 1
         after = pieces.cumsum()
-        firsts = after - pieces
-        nth = np.arange(after[-1], dtype=np.int32) - firsts.astype(np.int32).repeat(pieces)
-        begins = shard.bounds[(first - 1).repeat(pieces) + nth] - starts.repeat(pieces)
-        begins[firsts] = 0
-        ends = np.empty_like(begins)
-        ends[:-1], ends[after - 1] = begins[1:], length
-        into.documents[places] = nth.repeat(ends - begins).reshape(-1, length)
+        row = np.arange(len(starts)).repeat(pieces)  # of each piece
+        nth = np.arange(len(row)) - (after - pieces)[row]
+        row_ends = np.arange(length, length * len(starts) + 1, length)
+        sizes = shard.bounds[first[row] + nth] + (row_ends - length - starts)[row]  # where it ends, in all rows
+        sizes[after - 1] = row_ends
+        sizes[1:] -= sizes[:-1].copy()
+        into.documents[places] = nth.astype(np.int32).repeat(sizes).reshape(-1, length)
 
     def _fill_packed(self, shard: Shard, pieces: list[tuple[int, int, int]], place: int, into: Windows) -> None:
         tokens, documents, weights = into.tokens[place], into.documents[place], into.weights[place]
