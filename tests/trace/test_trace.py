@@ -3,9 +3,10 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,8 @@ from pretrain.events.kinds import Event, Resumed, Saved, Stage, Step
 from pretrain.events.log import Log
 from pretrain.order.order import ORDER_VERSION, History, Order, Segment
 from pretrain.order.pack import Rows
-from pretrain.shards.write import ShardWriter
+from pretrain.shards.catalogue import Catalogue
+from pretrain.shards.write import ShardWriter, write_catalogue
 from pretrain.trace.trace import Sighting
 from pretrain.trace.turns import positions
 
@@ -36,6 +38,7 @@ MUTANTS = [
     ("src/pretrain/trace/taken.py", "ends.append((event.step, event.position))", "pass"),
     ("src/pretrain/trace/taken.py", "(end - own - position) // unlogged", "own"),
     ("src/pretrain/trace/taken.py", "return step if step <= one.last else None", "return step"),
+    ("src/pretrain/trace/trace.py", "said.cache_bytes", "Tokens().cache_bytes"),
     ("src/pretrain/trace/trace.py", "[one for one in every if one.id in ids]", "every"),
 ]
 ROW = 8
@@ -266,6 +269,24 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{sum(one.tokens for one in taken):,} tokens" in page
     assert "dropped by length: too short; no step sees it" in shown("--url", "https://web.org/dropped")
     assert "held out for evaluation; no step sees it" in shown("--url", "https://web.org/held_out")
+
+
+def test_shards_of_a_store_are_kept_within_the_recipes_bound(store: Path) -> None:
+    memory, name, bound = fsspec.filesystem("memory"), store.parent.name, 1300  # of its three shards, two at most
+    for path in (store / "tokens-web").glob("*.shard"):
+        memory.pipe_file(f"/{name}/{path.name}", path.read_bytes())
+    away, made = store / "tokens-away", Catalogue.load(store / "tokens-web")
+    write_catalogue(replace(made, folder=away, at=f"memory://{name}"))
+    twin = Twin.at(store, "y")
+    twin.session(3, 1.0, 9, 1, 3, 9)
+    stages = json.loads(twin.run.stages.read_bytes())
+    stages["folders"]["tokens/web"] = "tokens-away"
+    twin.run.stages.write_text(json.dumps(stages))
+    text = f'[run]\nname = "y"\n[tokens]\nfrom = "memory://{name}"\ncache_bytes = {bound}\n[train]\nsteps = 9\n'
+    twin.run.recipe.write_text(text)
+    assert_traced(twin)
+    kept = [path.stat().st_size for path in (store / "cache").glob("*.shard")]
+    assert 0 < sum(kept) <= bound < sum(path.stat().st_size for path in (store / "tokens-web").glob("*.shard"))
 
 
 def test_mistakes_are_one_line(store: Path, tmp_path: Path) -> None:

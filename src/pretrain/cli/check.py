@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         values = {key: {"value": value, "origin": origin} for key, value, origin in rows(recipe, defaults)}
         print(json.dumps({"digest": recipe.digest, "values": values, "mixture": mixture}))
     else:
-        print("\n".join([*lines(recipe, defaults), *(f"# {line}" for line in words.splitlines())]))
+        said = ["", *(f"# {line}" for line in words.splitlines())] if words else []
+        print("\n".join([*lines(recipe, defaults), *said]))
     if wrong is not None:
         raise wrong
     return 0
