@@ -42,9 +42,9 @@ def test_batches_come_in_order_and_the_loader_ends(shards: Catalogue, monkeypatc
     """The first batch is read last of four."""
     data, batch, third = data_of(Rows(shards.folder, 8)), Data.batch, threading.Event()
 
-    def late(self: Data, position: int, rows: int) -> Batch:
+    def late(self: Data, position: int, rows: int, rank: int = 0, ranks: int = 1) -> Batch:
         assert position != 5 or third.wait(10)
-        found = batch(self, position, rows)
+        found = batch(self, position, rows, rank, ranks)
         if position == 13:
             third.set()
         return found
