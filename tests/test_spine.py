@@ -38,7 +38,7 @@ MUTANTS = [
     ("src/pretrain/train/loop.py", "state.position + rows", "state.position"),
     ("src/pretrain/optimizer/fused.py", '"step": state["steps"]', '"step": 0 * state["steps"]'),
     ("src/pretrain/checkpoint/save.py", "state.optimizer.load(", "dict("),
-    ("src/pretrain/run/model_stages.py", "if name not in now and", "if name in now and"),
+    ("src/pretrain/run/work.py", "if name not in now and", "if name in now and"),
     ("src/pretrain/order/phases.py", "dry = set(gone)", "dry = set[str]()"),
 ]
 RECIPE = """

@@ -20,7 +20,7 @@ MUTANTS = [
     ("src/pretrain/tokenizer/tokenizer.py", '"mask_token": self._name(self.mask)', '"mask_token": None'),
     ("src/pretrain/generate/fill.py", "[tokens == mask]", "[tokens != mask]"),
     ("src/pretrain/recipe/bind.py", 'getattr(config, "longest", stated)', "stated"),
-    ("src/pretrain/run/model_stages.py", "pad not in self.tokenizer.specials", "pad < 0"),
+    ("src/pretrain/run/work.py", "pad not in self.tokenizer.specials", "pad < 0"),
     ("src/pretrain/run/open.py", 'getattr(family, "CAUSAL", True) and', ""),
 ]
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from pretrain.run.stages import execute
 from pretrain.watch.console import step_line
 
 MUTANTS = [
-    ("src/pretrain/run/model_stages.py", "balance=section.balance,", ""),
+    ("src/pretrain/run/work.py", "balance=section.balance,", ""),
     ("src/pretrain/watch/console.py", "max(step.expert_load)", "min(step.expert_load)"),
 ]
 RECIPE = """

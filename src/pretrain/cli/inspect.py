@@ -8,7 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain inspect`."""
     parser.add_argument(
         "path",
-        help="a recipe, a run, a store/corpus-… folder, shards or a folder of such, a tokenizer, a release, a checkpoint",
+        help="a recipe, a run, a store/corpus-… folder, shards, a folder of such, a tokenizer, a release, a checkpoint",
     )
     parser.add_argument(
         "--model", action="store_true", help="of a recipe or a run: its weights, also where its corpus is made"
