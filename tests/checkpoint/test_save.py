@@ -15,7 +15,7 @@ from pretrain.model.folder import make
 from pretrain.model.weights import initialise
 from pretrain.order.order import History, Segment
 
-MUTANTS = [("src/pretrain/base/files.py", "partial = path.with_name(", "partial = path or path.with_name(")]
+MUTANTS = [("src/pretrain/base/files.py", 'return path.with_name(f".', 'return path or path.with_name(f".')]
 TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}  # audit events of CPython
 
 nimble = find("model.families", "nimble")

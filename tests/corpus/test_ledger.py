@@ -16,8 +16,8 @@ MUTANTS = [
     ("src/pretrain/corpus/ledger.py", "int(shard.bounds[i + 1] - shard.bounds[i])", "int(shard.bounds[i + 1])"),
     (
         "src/pretrain/corpus/ledger.py",
-        ".slice(row, 1).to_pylist()[0]\\n    return",
-        ".slice(0, 1).to_pylist()[0]\\n    return",
+        "read_table(file.path).slice(row, 1)",
+        "read_table(file.path).slice(0, 1)",
     ),
 ]
 RECIPE = """

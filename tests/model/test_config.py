@@ -12,7 +12,7 @@ from pretrain.model.config import read_config, to_json
 from pretrain.model.layers.rope import RopeScaling
 
 MUTANTS = [
-    ("src/pretrain/model/config.py", '**getattr(family, "UNSAID", {}), **table', "**table"),
+    ("src/pretrain/model/config.py", '**getattr(family, "UNSAID", {}), **said', "**said"),
     ("src/pretrain/model/config.py", "values[field.name] = None", "continue"),
     ("src/pretrain/model/config.py", "if type(None) not in get_args(field.type):", "if False:"),
     ("src/pretrain/model/config.py", "name in again and again[name] != value", "False"),

@@ -29,7 +29,7 @@ MUTANTS = [
     ("src/pretrain/model/weights.py", '"zeros" else 1.0 if weight.std is None else weight.std)', '"zeros" else 1.0)'),
     ("src/pretrain/optimizer/fused.py", "weight_decay / rate", "weight_decay"),
     ("src/pretrain/optimizer/fused.py", "eps * small", "eps"),
-    ("src/pretrain/optimizer/kinds/muon.py", "* factor * max(", "* max("),
+    ("src/pretrain/optimizer/kinds/muon.py", "in self.matrices], self.scales)", "in self.matrices], 1.0)"),
 ]  # fmt: skip
 llama, gpt2 = find("model.families", "llama"), find("model.families", "gpt2")
 AdamW, Muon = find("optimizer.kinds", "adamw").AdamW, find("optimizer.kinds", "muon").Muon

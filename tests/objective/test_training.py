@@ -32,10 +32,10 @@ MUTANTS = [
     ("src/pretrain/model/decoder.py", "Documents(documents, causal, lengths", "Documents(documents, lengths"),
     (
         "src/pretrain/order/batch.py",
-        "positions[:, None] * samples + np.arange(samples)",
-        "positions[:, None] + 0 * np.arange(samples)",
+        "np.arange(0, self.row, sequence)  #",
+        "0 * np.arange(0, self.row, sequence)  #",
     ),
-    ("src/pretrain/order/batch.py", "np.repeat(source, samples)", "np.tile(source, samples)"),
+    ("src/pretrain/order/batch.py", "source.repeat(samples).tolist()", "np.tile(source, samples).tolist()"),
 ]
 llama = find("model.families", "llama")
 CONFIG = llama.Config(

@@ -13,7 +13,7 @@ from pretrain.recipe.train import Schedule
 
 MUTANTS = [
     ("src/pretrain/optimizer/kinds/muon.py", "1 - o.momentum)", "o.momentum)"),
-    ("src/pretrain/optimizer/kinds/muon.py", "max(1, shape[-2] / shape[-1]) ** 0.5", "1"),
+    ("src/pretrain/optimizer/kinds/muon.py", "max(1, rows / columns) ** 0.5", "1"),
     ("src/pretrain/optimizer/schedule.py", "(steps - step) / decay", "step / decay"),
 ]
 llama = find("model.families", "llama")

@@ -37,7 +37,7 @@ MUTANTS = [
     ("src/pretrain/model/families/gemma2.py", "activation=ACTIVATION", 'activation="gelu"'),
     ("src/pretrain/model/families/gemma2.py", 'draw="zeros")', 'draw="ones")'),
     ("src/pretrain/model/decoder.py", "self.softcap * torch.tanh(logits / self.softcap)", "torch.tanh(logits)"),
-    ("src/pretrain/objective/objective.py", "softcap=softcap)", "softcap=None)"),
+    ("src/pretrain/objective/objective.py", "softcap=softcap, shared", "softcap=None, shared"),
     ("src/pretrain/model/families/gemma3.py", "c.query_pre_attn_scalar**-0.5", "c.head_dim**-0.5"),
     ("src/pretrain/model/families/gemma3.py", "rotary=GLOBAL if window is None else LOCAL", "rotary=GLOBAL"),
     ("src/pretrain/model/families/gemma3.py", "unit_offset=True, rotary", "rotary"),

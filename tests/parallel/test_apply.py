@@ -36,7 +36,11 @@ MUTANTS = [
     ("src/pretrain/parallel/tensor.py", "return out if self.bias is None else out + self.bias", "return out"),
     ("src/pretrain/objective/cross_entropy.py", "[:, 0] * here", "[:, 0]"),
     ("src/pretrain/objective/cross_entropy.py", "-(weights * here)[:, None]", "-weights[:, None]"),
-    ("src/pretrain/train/step.py", "ranks.sum_over_data(torch.tensor(counted, device=steps.policy.device))", "counted"),
+    (
+        "src/pretrain/train/step.py",
+        "ranks.sum_over_data(torch.tensor(own, dtype=torch.float64, device=steps.policy.device))",
+        "own",
+    ),
 ]
 MODELS = {
     "llama": LLAMA,

@@ -24,7 +24,7 @@ from pretrain.train.loop import WAIT_STEPS, Waits
 from pretrain.train.step import Steps, losses, sum_of
 
 MUTANTS = [
-    ("src/pretrain/train/step.py", 'where = {"documents"', 'where = {} and {"documents"'),
+    ("src/pretrain/objective/objective.py", 'asked |= {"documents"', 'asked |= {} and {"documents"'),
     ("src/pretrain/train/loop.py", "share >= WAIT_SHARE", "share >= 0"),
     (
         "src/pretrain/train/loop.py",

@@ -25,7 +25,7 @@ from pretrain.tokenizer.bpe import train as train_tokenizer
 from pretrain.train.step import Steps, clip, train_step
 
 MUTANTS = [
-    ("src/pretrain/train/step.py", "/ max(count, 1.0)", "/ part.weights.sum()"),
+    ("src/pretrain/train/step.py", "sum_of(found) / count", "sum_of(found) / part.weights.sum()"),
     ("src/pretrain/train/step.py", "most / (norm + 1e-6)", "most * (norm + 1e-6)"),
 ]
 llama = find("model.families", "llama")
