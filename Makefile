@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test lint mutants models
+.PHONY: quickstart test lint mutants models layouts
 
 quickstart: $(STAMP)
 	$(VENV)/bin/pretrain quickstart
@@ -12,6 +12,9 @@ test: $(STAMP)
 
 mutants: $(STAMP)
 	$(VENV)/bin/python tests/mutants.py
+
+layouts: $(STAMP)
+	$(VENV)/bin/python tests/parallel/page.py
 
 models: $(STAMP)
 	$(VENV)/bin/python tests/oracles/page.py

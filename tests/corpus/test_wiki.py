@@ -66,8 +66,10 @@ def test_a_dump(tmp_path: Path, pack: object) -> None:
 def test_entities_of_its_own_are_refused(tmp_path: Path) -> None:
     lots = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "x" * 10}">' for i in range(9))
     path = tmp_path / "bomb.xml"
-    path.write_text(f"<!DOCTYPE m [{lots}]><mediawiki>{page('A', '&e8;')}</mediawiki>")
-    assert [getattr(one, "reason", "") for one in read(path)] == ["damaged dump, the rest is left out"]
+    few = '<!ENTITY e8 "one word">'  # expat itself stops a bomb, not this
+    for own in (lots, few):
+        path.write_text(f"<!DOCTYPE m [{own}]><mediawiki>{page('A', '&e8;')}</mediawiki>")
+        assert [getattr(one, "reason", "") for one in read(path)] == ["damaged dump, the rest is left out"]
 
 
 @settings(max_examples=60, deadline=None)

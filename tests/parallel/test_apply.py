@@ -42,6 +42,7 @@ MUTANTS = [
         "own",
     ),
 ]
+ENCODER = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
 MODELS = {
     "llama": LLAMA,
     "qwen2": {**LLAMA, "tie_word_embeddings": True},
@@ -72,6 +73,9 @@ MODELS = {
         first_k_dense_replace=1,
     ),
     "gpt2": dict(vocab_size=48, n_embd=24, n_layer=2, n_head=4, n_positions=16),
+    "bert": ENCODER,
+    "roberta": {**ENCODER, "max_position_embeddings": 18},
+    "modernbert": {**ENCODER, "local_attention": 6, "global_attn_every_n_layers": 2},
 }
 # A gradient that is zero but for rounding must not be blown up: hence eps.
 OPTIMIZERS = {
@@ -100,9 +104,9 @@ def batch(rank: int = 0, ranks: int = 1) -> Batch:
 
 
 def step(
-    family: str, on: Ranks, optimizer: str, dtype: torch.dtype
+    family: str, on: Ranks, optimizer: str, dtype: torch.dtype, steps: int
 ) -> tuple[State, list[float], dict[str, torch.Tensor]]:
-    """The state after two steps, their losses and norms, and this rank's gradients of the last."""
+    """The state after some steps, their losses and norms, and this rank's gradients of the last."""
     module = find("model.families", family)
     config = module.Config(**MODELS[family])
     rows = module.weights(config)
@@ -112,14 +116,17 @@ def step(
     wholly = [] if on.alone else [on.wholly(rows, config.axes())]
     moves = OPTIMIZERS[optimizer]().build(model, rows, *wholly)
     state = State(model, rows, moves, 0, 0, History((Segment(0, {"a": 1.0}, {}),)), config.axes(), on)
-    objective = find("objective.kinds", "next_token").NextToken()
-    steps = Steps(objective, Vocabulary(48, {}), Policy(torch.float32, "cpu"), True, 0.5, 1e-2, 2, model, ranks=on)
+    causal = getattr(module, "CAUSAL", True)
+    kinds = {True: ("next_token", "NextToken"), False: ("masked", "Masked")}
+    kind, name = kinds[causal]
+    objective, policy = getattr(find("objective.kinds", kind), name)(), Policy(torch.float32, "cpu")
+    same = Steps(objective, Vocabulary(48, mask=47), policy, True, 0.5, 1e-2, 2, model, ranks=on)
     seen = []
-    for _ in range(3):
-        result = train_step(state, batch(on.data_rank, on.layout.data), steps, 1.0)
+    for _ in range(steps):
+        result = train_step(state, batch(on.data_rank, on.layout.data), same, 1.0)
         with torch.no_grad():  # as between steps: of a length that no layout divides
             tokens = torch.arange(13)[None] % 48
-            logits = model.head(model(tokens).hidden)
+            logits = model.head(model(tokens, causal=causal).hidden)
         found = (result.loss, result.gradient_norm, *result.losses.values(), logits.abs().max(), logits.std())
         seen += map(float, found)
     on.fold(model)
@@ -130,28 +137,33 @@ def step(
 @ranks(4)
 def test_every_layout_takes_the_same_steps(family: str) -> None:
     layouts = LAYOUTS if family == "llama" else [Layout(shard=2, tp=2)]
-    take_the_same_steps(family, "adamw", torch.float64, 1e-11, layouts)
+    assert max(deviations(family, "adamw", torch.float64, 3, layouts)) <= 1e-11
 
 
 @ranks(4)
 def test_matrices_in_parts_are_orthogonalised_whole() -> None:
-    take_the_same_steps("llama", "muon", torch.float64, 1e-9)  # Newton-Schulz magnifies what was rounded
+    # Newton-Schulz magnifies what was rounded.
+    assert max(deviations("llama", "muon", torch.float64, 3, LAYOUTS)) <= 1e-9
 
 
 @ranks(4)
 def test_in_float32_as_well() -> None:
-    take_the_same_steps("llama", "adamw", torch.float32, 2e-5)
+    assert max(deviations("llama", "adamw", torch.float32, 3, LAYOUTS)) <= 2e-5
 
 
-def take_the_same_steps(
-    family: str, optimizer: str, dtype: torch.dtype, bound: float, layouts: Sequence[Layout] = LAYOUTS
-) -> None:
-    alone, expected, gradients = step(family, Ranks(), optimizer, dtype)
+def deviations(family: str, optimizer: str, dtype: torch.dtype, steps: int, layouts: Sequence[Layout]) -> list[float]:
+    """Of each layout, the largest relative difference from one process: of any loss or norm, and of any weight's
+    gradient or value by the largest of that tensor. What is zero but for rounding, as BERT's biases of keys are, is
+    held to a millionth of the largest of all."""
+    alone, expected, gradients = step(family, Ranks(), optimizer, dtype, steps)
     axes = find("model.families", family).Config(**MODELS[family]).axes()
+    values = {name: held(alone.model, name).detach() for name in gradients}
+    pairs = [(one, 1e-6 * max(float(x.abs().max()) for x in one.values())) for one in (gradients, values)]
+    out = []
     for layout in layouts:
         on = Ranks(layout, layout.mesh("cpu"))
-        state, seen, own = step(family, on, optimizer, dtype)
-        torch.testing.assert_close(seen, expected, rtol=bound, atol=0)
+        state, seen, own = step(family, on, optimizer, dtype, steps)
+        found = [abs(a - b) / abs(b) for a, b in zip(seen, expected, strict=True)]
         for weight in expand(state.rows):
             if weight.buffer:
                 assert torch.equal(held(state.model, weight.name), held(alone.model, weight.name)), weight.name
@@ -159,7 +171,10 @@ def take_the_same_steps(
             held_here, grad = held(state.model, weight.name), own[weight.name]
             boxes = on.boxes(weight, axes)
             assert sum(np.prod(box.size) for box in boxes) == local(held_here).numel(), weight.name
-            for mine, whole in ((grad, gradients[weight.name]), (held_here, held(alone.model, weight.name).detach())):
+            for mine, (wholes, floor) in zip((grad, held_here), pairs, strict=True):
+                whole = wholes[weight.name]
                 for box in boxes:
                     off = (box.of_own(local(mine)).detach() - box.of_whole(whole)).abs().max()
-                    assert off <= bound * whole.abs().max(), f"{layout}: {weight.name}: {off}"
+                    found.append(float(off / whole.abs().max().clamp_min(floor)))
+        out.append(max(found))
+    return out

@@ -25,7 +25,6 @@ MUTANTS = [
     ("src/pretrain/tokenizer/sentencepiece.py", "-0.1 if", "-9.1 if"),
     ("src/pretrain/tokenizer/sentencepiece.py", "(-score[text], ids[text]", "(score[text], ids[text]"),
     ("src/pretrain/tokenizer/sentencepiece.py", "fuse_unk=True", "fuse_unk=False"),
-    ("src/pretrain/tokenizer/sentencepiece.py", "if piece.kind in (NORMAL, USER)}", "}"),
     ("src/pretrain/tokenizer/sentencepiece.py", "model.named(CONTROL, UNKNOWN, BYTE)", "[]"),
     ("src/pretrain/tokenizer/sentencepiece.py", "    if model.tidy_spaces:", "    if not model.tidy_spaces:"),
     ("src/pretrain/tokenizer/sentencepiece.py", "    if model.charsmap:", "    if not model.charsmap:"),

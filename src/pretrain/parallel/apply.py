@@ -12,6 +12,7 @@ from torch.distributed import ProcessGroup
 
 from pretrain.model.weights import Axis, Weight, expand, local
 from pretrain.parallel.layout import Layout
+from pretrain.parallel.links import all_gather, reduce_scatter
 from pretrain.parallel.pieces import Box, boxes, divided, ranges
 from pretrain.parallel.pieces import whole as everything
 from pretrain.parallel.tensor import share
@@ -196,8 +197,8 @@ class Wholes:
                 for box in self.ranks.boxes(self.weights[name], self.axes):
                     box.of_whole(whole).copy_(box.of_own(part))
         own = first.new_empty(1, *shape)
-        dist.reduce_scatter_tensor(own, every, group=group)
-        dist.all_gather_into_tensor(every, function(own).contiguous(), group=group)
+        reduce_scatter(own, every, group=group)
+        all_gather(every, function(own).contiguous(), group=group)
         out = {}
         for whole, (name, part) in zip(every, parts.items(), strict=False):
             out[name] = torch.empty_like(part)

@@ -11,6 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+# Names of torch 2.13, where the older ones warn.
+all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+
 
 def gather(x: Tensor, group: ProcessGroup) -> Tensor:
     """All ranks' parts [batch, seq / tp, …] as [batch, seq, …]; backward sums the gradients and scatters them."""
@@ -40,14 +44,14 @@ def mean(x: Tensor, group: ProcessGroup) -> Tensor:
 
 def _gathered(x: Tensor, group: ProcessGroup) -> Tensor:
     parts = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
-    dist.all_gather_into_tensor(parts, x.contiguous(), group=group)
+    all_gather(parts, x.contiguous(), group=group)
     return parts.unflatten(0, (group.size(), -1)).transpose(0, 1).flatten(1, 2)
 
 
 def _scattered(x: Tensor, group: ProcessGroup) -> Tensor:
     parts = x.unflatten(1, (group.size(), -1)).transpose(0, 1).flatten(0, 1).contiguous()
     out = parts.new_empty(x.shape[0], x.shape[1] // group.size(), *x.shape[2:])
-    dist.reduce_scatter_tensor(out, parts, group=group)
+    reduce_scatter(out, parts, group=group)
     return out
 
 

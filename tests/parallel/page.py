@@ -1,0 +1,59 @@
+"""Writes docs/layouts.md from a run of every layout with every family: python tests/parallel/page.py."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from ranks import ranks
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "layouts.md"
+STEPS = 20
+HEAD = """# Layouts
+
+Made by `make layouts` at commit {commit} on {day}, with torch {torch}: {steps} steps of AdamW on 4 gloo ranks in
+float64, targets counted unequally by rank and micro-batch, attention inside documents, clipping and z-loss on. Each
+number is the largest relative difference from one process: of any step's loss and gradient norm, and of every weight's
+last gradient and value. Families are small; `deepseek_v3`, `mixtral` and `qwen3_moe` are balanced as `[train.balance]`
+says. Biases of keys in BERT and RoBERTa are zero but for rounding, and are held to a millionth of the largest weight.
+The tests hold a part of this to 1e-11.
+
+"""
+
+
+@ranks(4)
+def measured(family: str, place: str) -> None:
+    from parallel.test_apply import LAYOUTS, deviations
+
+    found = deviations(family, "adamw", torch.float64, STEPS, LAYOUTS)
+    every: list[list[float]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(every, found)
+    if dist.get_rank() == 0:
+        Path(place).write_text(json.dumps([max(column) for column in zip(*every, strict=True)]))
+
+
+def main() -> int:
+    from parallel.test_apply import LAYOUTS, MODELS
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    facts = {"commit": commit.strip(), "day": date.today(), "torch": torch.__version__.partition("+")[0]}
+    lines = [f"| family | {' | '.join(map(str, LAYOUTS))} |", "|---" * (len(LAYOUTS) + 1) + "|"]
+    with tempfile.TemporaryDirectory() as folder:
+        for family in sorted(MODELS):
+            measured(family, place := f"{folder}/{family}.json")
+            numbers = json.loads(Path(place).read_text())
+            lines.append(f"| `{family}` | {' | '.join(f'{number:.0e}' for number in numbers)} |")
+            sys.stdout.write(f"{lines[-1]}\n")
+    PAGE.write_text(HEAD.format(steps=STEPS, **facts) + "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
