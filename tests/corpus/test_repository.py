@@ -23,6 +23,7 @@ from pretrain.corpus.sources import SourceFile, source_file
 MUTANTS = [
     ("src/pretrain/corpus/read/repository.py", 'and ".." not in one[0].split("/")', ""),
     ("src/pretrain/corpus/read/repository.py", "-1 if path.is_symlink() or not path.is_file() else", ""),
+    ("src/pretrain/corpus/read/repository.py", "_without_root(safe) if not GIT.search(one[0])", "_without_root(safe)"),
     ("src/pretrain/corpus/license.py", "all(phrase in plain", "any(phrase in plain"),
 ]
 Repository = find("corpus.read", "repository").Repository
@@ -79,6 +80,20 @@ def test_what_is_kept_and_why_the_rest_is_not(folder: Path) -> None:
     assert {name: said[0] for name, said in found.items() if len(said) == 1} == LEFT_OUT
     assert found["a.py"] == ("print(1)\n", "python", "MIT", True)
     assert found["run"][1] == "shell" and found["own.c"][1:3] == ("c", "GPL-2.0-only") and "-rf" in found
+
+
+def test_what_git_keeps_for_itself_is_no_file_of_a_repository(folder: Path, tmp_path: Path) -> None:
+    for inside in (".git", "module/.git"):  # no whole one, which would be read at HEAD
+        (folder / inside / "hooks").mkdir(parents=True)
+        (folder / inside / "config").write_text("url = https://me:secret@host/x")
+        (folder / inside / "hooks" / "pre-push.sample").write_text("#!/bin/sh\necho hook\n")
+    (folder / "x.git").mkdir()
+    (folder / "x.git" / "own.py").write_text("x = 1\n")
+    expected = {*FILES, "link", "x.git/own.py"}
+    assert read(folder).keys() == expected
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(folder, "project-1.0")
+    assert read(tmp_path / "a.tar.gz").keys() == expected
 
 
 def test_archives_and_git_directories_hold_the_same(folder: Path, tmp_path: Path) -> None:
