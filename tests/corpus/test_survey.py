@@ -17,6 +17,7 @@ from pretrain.watch.corpus_page import histogram, page
 MUTANTS = [
     ("src/pretrain/corpus/survey.py", "np.argsort(abs(values[rows] - bound)", "np.argsort(-abs(values[rows] - bound)"),
     ("src/pretrain/corpus/survey.py", "seen = alive | ", "seen = alive & "),
+    ("src/pretrain/corpus/survey.py", "values[self._held(values)], edges", "values[values > 0.5], edges"),
     ("src/pretrain/corpus/survey.py", "edges = np.unique([*grid, *reached])", "edges = grid"),
 ]
 RECIPE = """
@@ -147,6 +148,12 @@ def test_no_bar_stands_on_both_sides_of_a_bound() -> None:
     outside = bars.above + bars.counts[bars.edges[:-1] >= 0.3].sum()
     assert outside == 20 and bars.counts.sum() + bars.below + bars.above == 10_020
     assert histogram(score).count("#c8553d") >= 1
+    for rule, values in ((Rule("x", "few", at_least=1), [0.0, 1]), (Rule("x", "many", at_most=0), [1.0, 0])):
+        one = Score("x", [rule], [np.repeat(values, [3, 40])])  # all that is kept stands at the bound
+        bars, drawn = one.bars(), histogram(one)
+        assert bars is not None and bars.kept.sum() == 40 and bars.counts.sum() == 43
+        fills = re.findall(r'fill="(#\w+)"><title>[^<]*: (\d+)<', drawn)
+        assert sorted(fill for fill in fills if fill[1] != "0") == [("#3d7ea6", "40"), ("#c8553d", "3")]
     wide = Score("words", [Rule("words", "few", at_least=50), Rule("words", "many", at_most=100_000)])
     wide.values.append(np.array([10.0, 60, 900, 200_000]))
     found = wide.bars()

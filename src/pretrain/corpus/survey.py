@@ -52,6 +52,7 @@ class Bars:
     """Counts of a measure's values between edges; those beyond the outermost edges are apart."""
 
     counts: np.ndarray  # [bins]
+    kept: np.ndarray  # [bins], those of them that every rule holds for
     edges: np.ndarray  # [bins + 1], every bound that drops something among them
     below: int
     above: int
@@ -74,7 +75,10 @@ class Score:
     @property
     def lost(self) -> int:
         """Values that a rule does not hold for."""
-        return sum(int((~np.vectorize(self.holds, otypes=[bool])(some)).sum()) for some in self.values if len(some))
+        return sum(int((~self._held(some)).sum()) for some in self.values)
+
+    def _held(self, values: np.ndarray) -> np.ndarray:
+        return np.array([self.holds(value) for value in values.tolist()], bool)
 
     def holds(self, value: float) -> bool:
         """Whether every rule holds for a value."""
@@ -93,7 +97,8 @@ class Score:
         grid = np.geomspace(low, high, BINS + 1) if wide else np.linspace(low, high, BINS + 1)
         edges = np.unique([*grid, *reached])
         counts, _ = np.histogram(values, edges)
-        return Bars(counts, edges, int((values < low).sum()), int((values > high).sum()), wide)
+        kept, _ = np.histogram(values[self._held(values)], edges)  # a value at its bound is inside, on either side
+        return Bars(counts, kept, edges, int((values < low).sum()), int((values > high).sum()), wide)
 
 
 @dataclass

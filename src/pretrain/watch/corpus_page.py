@@ -190,9 +190,10 @@ def histogram(score: Score) -> str:
 
     first, last = float(bars.edges[0]), float(bars.edges[-1])
     out = [f'<svg width="{width + 2 * side + 60}" height="{height + 36}">']
-    for count, a, b in zip(bars.counts.tolist(), bars.edges[:-1].tolist(), bars.edges[1:].tolist(), strict=True):
-        said = f"{_number(a)} to {_number(b)}"
-        out.append(bar(place(a), place(b) - place(a), count, score.holds((a + b) / 2), said))
+    for count, kept, a, b in zip(bars.counts.tolist(), bars.kept.tolist(), bars.edges, bars.edges[1:], strict=False):
+        said, x, wide = f"{_number(a)} to {_number(b)}", place(a), place(b) - place(a)
+        out += [bar(x, wide, count, False, said)] if count > kept else []
+        out += [bar(x, wide, kept, True, f"{said}, kept" if count > kept else said)] if kept else []
     beyond = score.holds(float(np.nextafter(first, -np.inf))), score.holds(float(np.nextafter(last, np.inf)))
     out.append(bar(0, side, bars.below, beyond[0], f"below {_number(first)}"))
     out.append(bar(width + side + 8, side, bars.above, beyond[1], f"above {_number(last)}"))
