@@ -14,8 +14,9 @@ from pretrain.corpus.document import Document
 from pretrain.corpus.edits.language import paragraphs
 
 MUTANTS = [
-    ("src/pretrain/corpus/edits/language.py", "not self.keep or language in self.keep", "True"),
+    ("src/pretrain/corpus/edits/language.py", "not keep or language in keep", "True"),
     ("src/pretrain/corpus/edits/language.py", "sizes[language] += len(paragraph)", "sizes[language] += 1"),
+    ("src/pretrain/corpus/edits/language.py", "keep = {MACRO.get(one, one)", "keep = {one"),
     ("src/pretrain/corpus/edits/language.py", "or certain < CERTAIN", "or True"),
     ("src/pretrain/corpus/edits/language.py", "document.language in CODE", "False"),
     ("src/pretrain/corpus/confusion.py", "answers[said] += times", "answers[truth] += times"),
@@ -46,6 +47,18 @@ def test_sentences_of_75_languages() -> None:
     right = sum(times for (truth, said), times in counts.items() if truth == said)
     assert right / len(pairs) > 0.9
     assert table(counts).startswith(f"{right / len(pairs):.3f} of {len(pairs):,} are right")
+
+
+def test_languages_are_said_by_their_codes() -> None:
+    with pytest.raises(ValueError, match="keep: 'english' is no ISO 639 code"):
+        Language(keep=("de", "english"))
+
+
+@needs_crawl
+def test_a_group_of_languages_stands_for_the_one_that_is_meant() -> None:
+    text = "Komiteen har bestemt at møtet skal holdes igjen neste uke, uansett hvordan været måtte bli på øya."
+    edited, measures = Language(keep=("no",)).edit(document(text))
+    assert edited.language == "nb" and measures["wanted_language"] == 1
 
 
 @needs_crawl

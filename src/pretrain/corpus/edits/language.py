@@ -18,9 +18,10 @@ from pretrain.corpus.document import Document, Rule
 from pretrain.recipe.schema import key
 
 LONGEST = 1500  # characters that are looked at: more changes next to nothing
-VERSION = 2
+VERSION = 3
 SHORT = 40  # characters of a paragraph, below which it is taken to be in its document's language
 CERTAIN = 0.9  # the score from which a paragraph in another language goes
+CODES = re.compile("[a-z]{2,3}")  # ISO 639, as langid and fastText models name languages
 MACRO = {"no": "nb"}  # what is answered for a group of languages, and the one that is meant nearly always
 
 
@@ -35,6 +36,10 @@ class Language:
     keep: tuple[str, ...] = key("ISO 639 codes of languages that stay; none says all", ())
     min_score: float = key("of the model's, 0 to 1", 0.0, at_least=0, at_most=1)
     paragraphs: bool = key("look at each paragraph as well", False)
+
+    def __post_init__(self) -> None:
+        if wrong := next((one for one in self.keep if not CODES.fullmatch(one)), None):
+            raise ValueError(f'keep: {wrong!r} is no ISO 639 code, which has two or three small letters, such as "en"')
 
     @cached_property
     def _model(self) -> Any:
@@ -63,15 +68,16 @@ class Language:
         """The document with its language named."""
         if document.language in CODE:
             return document, {"language_score": 1.0, "wanted_language": 1.0, "foreign_share": 0.0}
+        keep = {MACRO.get(one, one) for one in self.keep}
         language, score = self.identify(document.text)
         text, foreign = document.text, 0
         if self.paragraphs:
             said = [(one, *(self.identify(one) if len(one) >= SHORT else ("", 0.0))) for one in paragraphs(text)]
             language, score = _vote(said) or (language, score)
             kept = [one for one, other, certain in said if other in ("", language) or certain < CERTAIN]
-            if language in (self.keep or (language,)) and len(kept) < len(said):
+            if language in (keep or {language}) and len(kept) < len(said):
                 foreign, text = len(text) - sum(map(len, kept)), "".join(kept)
-        wanted = not self.keep or language in self.keep
+        wanted = not keep or language in keep
         measures = {
             "language_score": score,
             "wanted_language": float(wanted),
