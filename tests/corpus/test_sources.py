@@ -25,6 +25,7 @@ MUTANTS = [
         "not path.resolve().is_relative_to(fixed)",
         "not path.is_relative_to(fixed)",
     ),
+    ("src/pretrain/corpus/sources.py", "folder != folder.parent and goes_round(folder.parent)", "False"),
     ("src/pretrain/corpus/sources.py", "found[:-1] == state", "found[:2] == state[:2]"),
     ("src/pretrain/corpus/sources.py", '"a link" if p.is_symlink() else ', ""),
 ]
@@ -123,6 +124,7 @@ def test_links_are_followed_inside_the_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "in" / "deep" / "same.txt").symlink_to("../own.txt")
     (tmp_path / "in" / "out.txt").symlink_to(tmp_path / "away" / "secret.txt")
     (tmp_path / "in" / "folder").symlink_to(tmp_path / "away" / "deep")
+    (tmp_path / "in" / "deep" / "loop").symlink_to("..")  # what it leads to is read once
     (tmp_path / "named").symlink_to(tmp_path / "in")
     cut = made(tmp_path, "text", "named/**/*.txt")
     rows = {row["url"]: row["reason"] for row in cut.verdicts()}
@@ -130,7 +132,7 @@ def test_links_are_followed_inside_the_folder_alone(tmp_path: Path) -> None:
     kept = {"named/own.txt": None, "named/deep/same.txt": None}
     assert rows == {**kept, "named/out.txt": away, "named/folder/too.txt": away}
     rows = {row["url"]: row["reason"] for row in made(tmp_path, "repository", "named").verdicts()}
-    links = dict.fromkeys(("named/out.txt", "named/folder", "named/deep/same.txt"), "a link")
+    links = dict.fromkeys(("named/out.txt", "named/folder", "named/deep/same.txt", "named/deep/loop"), "a link")
     assert rows == {"named/own.txt": None, **links}
     before = source_files(load(str(tmp_path / "x.toml")).corpus.sources[0])
     (tmp_path / "in" / "folder").unlink()

@@ -137,7 +137,7 @@ def test_samples_of_each_bound_come_from_all_parts_and_after_the_edits(
     assert "reader@example.com" not in text and "&lt;EMAIL&gt;" in text and "item0 item1" in text
     capsys.readouterr()
     assert main(["inspect", str(folder), "--items"]) == 0
-    assert "quiz:1  1 documents, 100%: item0 item1" in capsys.readouterr().out
+    assert "quiz:1  1 document, 100%: item0 item1" in capsys.readouterr().out
 
 
 def test_no_bar_stands_on_both_sides_of_a_bound() -> None:

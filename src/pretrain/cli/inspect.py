@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(found.hits):,} evaluation items stand in its documents" + ("" if arguments.items else " (--items)")
         )
     for hit in found.hits if arguments.items else ():
-        print(f"  {hit.evaluation}:{hit.line}  {hit.documents:,} documents, {hit.share:.0%}: {hit.words}")
+        several = "s"[: hit.documents != 1]
+        print(f"  {hit.evaluation}:{hit.line}  {hit.documents:,} document{several}, {hit.share:.0%}: {hit.words}")
         print("".join(f"    {url}\n" for url in hit.urls), end="")
     if found.clusters:
         print(

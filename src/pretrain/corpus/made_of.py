@@ -1,6 +1,7 @@
 """What the corpus and its steps are made of: all that goes into the names of their files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pretrain.base.errors import UserError
@@ -27,20 +28,22 @@ def settings(step: Leaf) -> dict[str, object]:
     paths = step.paths()
     names = {name: _each(value, lambda path: Path(path).name) for name, value in paths.items()}
     said = {"use": step.use, "version": _version(step), **step.options, **names}
-    return {**said, "files": {name: _each(value, _content) for name, value in paths.items()}} if paths else said
+    files = {name: _each(value, partial(_content, step, name)) for name, value in paths.items()}
+    return {**said, "files": files} if paths else said
 
 
 def _each(value: object, function: Callable[[str], str]) -> object:
     return [function(str(one)) for one in value] if isinstance(value, tuple) else function(str(value))
 
 
-def _content(name: str) -> str:
+def _content(step: Leaf, option: str, name: str) -> str:
     """The digest of a file or folder that an option names; a word, such as "langid", stands for itself."""
     path = Path(name)
     if not path.is_absolute():
         return name
     if not path.exists():
-        raise UserError("no such file", where=name, expected="a file that an option of a step names")
+        said, origin = f"{step.use}: {option}: no such file: {name}", step.layers.origin(f"{step.key}.{option}")
+        raise UserError(said, where=str(origin) if origin.file else "", expected="one that is there")
     earlier = (path / MANIFEST).is_file()  # a corpus of the store
     return manifest_digest(read_manifest(path)) if earlier else source_file(path, path.name).digest
 

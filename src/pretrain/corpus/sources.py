@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -190,17 +191,28 @@ def _matches(pattern: str, folders: bool) -> tuple[Path, list[tuple[Path, str]]]
     for name in ("stdlib", "packages"):
         if pattern.startswith(f"{{{name}}}"):
             folder = Path(sysconfig.get_path("purelib" if name == "packages" else name))
-            found = _glob(pattern.replace(f"{{{name}}}", str(folder)), folders)
+            found = _glob(pattern.replace(f"{{{name}}}", str(folder)), folders, folder.resolve())
             return folder.resolve(), [(path, f"{name}/{path.relative_to(folder)}") for path in found]
     whole = Path(pattern).absolute()
     wild = next((i for i, part in enumerate(whole.parts) if glob.has_magic(part)), len(whole.parts))
     root = Path(*whole.parts[: max(wild - 1, 1)])
     fixed = Path(*whole.parts[:wild]).resolve()
-    return fixed, [(path, str(path.relative_to(root))) for path in _glob(str(whole), folders)]
+    return fixed, [(path, str(path.relative_to(root))) for path in _glob(str(whole), folders, fixed)]
 
 
-def _glob(pattern: str, folders: bool) -> list[Path]:
+def _glob(pattern: str, folders: bool, fixed: Path) -> list[Path]:
+    """Files and folders, by path; not again those that ** finds 40 times through a link to a folder around it."""
+
+    @cache
+    def goes_round(folder: Path) -> bool:
+        if folder.is_symlink():
+            target = folder.resolve()
+            if target.is_relative_to(fixed) and folder.parent.resolve().is_relative_to(target):
+                return True
+        return folder != folder.parent and goes_round(folder.parent)
+
     whole = Path(pattern)
     if whole.is_dir():
         return [whole] if folders else sorted(whole.rglob("*"))
-    return sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    found = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    return sorted(path for path in found if not goes_round(path.parent))
