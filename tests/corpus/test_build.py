@@ -262,6 +262,14 @@ def test_what_is_said_of_steps(tmp_path: Path) -> None:
     assert told["redact"] == ("warning", "redact: 5 → 5 documents; it changed nothing")
     assert told["exact"] == ("info", "exact: 5 documents, 0 of them with copies, which the cut drops")
     assert told["exact (copies)"] == ("info", "exact (copies): 5 → 5 documents")
+    assert not any("reused" in said for _, said in told.values())
+    again = list[Event]()
+    steps[3] = "c4"
+    cut_of(tmp_path, recipe(tmp_path, "".join(f'[[corpus.steps]]\nuse = "{use}"\n' for use in steps)), again)
+    lines_said = [one.text for one in again if isinstance(one, Notice)]
+    reused = [text.partition(":")[0] for text in lines_said if text.endswith("; reused")]
+    assert reused == ["reading a", "language", "length", "exact"], "all before the step that changed, and none after it"
+    steps[3] = "url"
     order = [one.text.partition(":")[0] for one in said if isinstance(one, Notice)]
     assert order == ["reading a", *steps, "exact (copies)"], "as in the recipe; what the cut does comes last"
 

@@ -46,7 +46,16 @@ def test_two_runs_never_make_one_output_at_once(tmp_path: Path) -> None:
 
 def test_differences_in_words() -> None:
     assert (
-        difference({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 3], "c": "new"}) == "changed: b.1 2 -> 3, c nothing -> new"
+        difference({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 3], "c": "new"}) == "changed: b.1 2 -> 3, c unsaid -> new"
     )
     many = difference({str(i): i for i in range(9)}, {})
-    assert many.count("-> nothing") == 6 and many.endswith("and 3 more")
+    assert many.count("-> unsaid") == 6 and many.endswith("and 3 more")
+
+
+def test_steps_are_told_apart_by_their_names_not_their_numbers() -> None:
+    c4, url, minhash = {"use": "c4"}, {"use": "url", "max_words": 1}, {"use": "minhash"}
+    before = {"steps": [c4, url, c4]}
+    other = {"steps": [minhash, c4, {**url, "max_words": 2}, {**c4, "sources": 3}]}
+    said = "changed: steps.c4-2.sources unsaid -> 3, steps.minhash.use unsaid -> minhash, steps.url.max_words 1 -> 2"
+    assert difference(before, other) == said
+    assert difference(before, {"steps": [url, c4, c4]}) == "changed: the order of its steps"

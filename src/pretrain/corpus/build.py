@@ -86,6 +86,7 @@ class Build:
     report: Callable[[Event], None]
     units: list[Part] = field(default_factory=list)
     aside: dict[int, str] = field(default_factory=dict)  # parts by place, and why they failed
+    made: set[StepFile] = field(default_factory=set)  # files that were not there before
 
     @property
     def sample(self) -> float:
@@ -110,6 +111,7 @@ class Build:
                 marks.append(_Marks(step, marked, keys))
                 total = _total(list(marked.values()))
                 said = f"{total.rows_in:,} documents, {total.copies:,} of them with copies, which the cut drops"
+                said += "; reused" if self.made.isdisjoint(marked.values()) else ""
                 self.report(Notice("info", f"{step.leaf.use}: {said}"))
         chains = self._local(chains, local)
         self._cut(chains, marks, folder)
@@ -132,7 +134,8 @@ class Build:
 
         Raises UserError where more than corpus.failed_share of the parts failed three times.
         """
-        todo = [(part, task) for part, file, task in tasks if not file.done()]
+        self.made.update(file for _, file, _ in tasks if not file.done())
+        todo = [(part, task) for part, file, task in tasks if file in self.made]
         results = self.pool.run([task for _, task in todo]) if todo else []
         failed = {part: one for (part, _), one in zip(todo, results, strict=True) if isinstance(one, Failure)}
         for part, one in failed.items():
@@ -187,14 +190,13 @@ class Build:
             chains[i] = Chain(chains[i].number, part.source, aside)
         for source in self.corpus.sources:
             mine = [chain.base for chain in chains if chain.source == source.name]
-            account = _total(mine)
-            if not account.rows_out:
+            if not (account := _total(mine)).rows_out:
                 reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.reasons.most_common(3))
                 raise UserError(
                     f"corpus.sources {source.name!r}: no document in {len(files[source.name])} files ({reasons})",
                     expected="text",
                 )
-            self._say(f"reading {source.name}", account, acts=False)
+            self._say(f"reading {source.name}", account, acts=False, again=self.made.isdisjoint(mine))
         return chains
 
     def _local(self, chains: list[Chain], steps: Sequence[CorpusStep]) -> list[Chain]:
@@ -210,6 +212,7 @@ class Build:
                 file = self.steps.file(step.use, [chain.key, what, self.sample, self.seed])
                 if todo or not file.done():
                     todo.append((step, file))
+                    self.made.add(file)
                 chain = chain.then(step.use, file, edits=step.edits)
                 if not todo:
                     start = chain
@@ -229,11 +232,14 @@ class Build:
             for files, (_, file) in zip(taken, chain.files[len(before.files) :], strict=True):
                 files.append(file)
         for one, files in zip(steps, made, strict=True):
-            self._say(one.leaf.use, _total(files))
+            self._say(one.leaf.use, _total(files), again=self.made.isdisjoint(files))
         return after
 
-    def _say(self, name: str, total: Account, *, acts: bool = True) -> None:
-        """What a step did in a line; a warning where it dropped too much, or did nothing though it is there to act."""
+    def _say(self, name: str, total: Account, *, acts: bool = True, again: bool = False) -> None:
+        """What a step did in a line; a warning where it dropped too much, or did nothing though it is there to act.
+
+        With `again` all of it was there already.
+        """
         dropped = total.rows_in - total.rows_out
         said = [f"{total.rows_in:,} → {total.rows_out:,} documents"]
         if dropped:
@@ -246,6 +252,7 @@ class Build:
             said.append(f"more than corpus.most_dropped = {self.corpus.most_dropped} of them are gone")
         if idle:
             said.append("it changed nothing")
+        said += ["reused"] if again else []
         self.report(Notice("warning" if much or idle else "info", f"{name}: {'; '.join(said)}"))
 
     def _keys(self, chains: Sequence[Chain], step: CorpusStep, name: str) -> tuple[dict[int, StepFile], set[int]]:

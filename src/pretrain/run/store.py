@@ -77,7 +77,7 @@ class Store:
 
 def difference(old: Key, new: Key, paths: Collection[str] | None = None) -> str:
     """What changed between two keys, at `paths` or anywhere: `settings.vocab_size 2048 -> 4096, inputs.code`."""
-    before, after = dict(flatten(old)), dict(flatten(new))
+    before, after = (dict(flatten(_by_use(key) if paths is None else key)) for key in (old, new))
     words = []
     for path in sorted(before.keys() | after.keys()):
         one, other = before.get(path), after.get(path)
@@ -85,7 +85,19 @@ def difference(old: Key, new: Key, paths: Collection[str] | None = None) -> str:
             continue
         short = all(value is None or len(str(value)) < 24 for value in (one, other))
         words.append(f"{path} {_word(one)} -> {_word(other)}" if short else path)
-    return "changed: " + ", ".join(words[:6]) + (f" and {len(words) - 6} more" if len(words) > 6 else "")
+    said = ", ".join(words[:6]) or "the order of its steps"
+    return f"changed: {said}" + (f" and {len(words) - 6} more" if len(words) > 6 else "")
+
+
+def _by_use(value: object) -> object:
+    """A tree whose lists of leaves are tables by their names, the second of one name with a number."""
+    if isinstance(value, Mapping):
+        return {name: _by_use(inner) for name, inner in value.items()}
+    if not (isinstance(value, list | tuple) and value and all(isinstance(x, Mapping) and "use" in x for x in value)):
+        return value
+    uses = [str(one["use"]) for one in value]
+    again = [uses[:i].count(use) for i, use in enumerate(uses)]
+    return {f"{use}-{n + 1}" if n else use: one for use, n, one in zip(uses, again, value, strict=True)}
 
 
 def flatten(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -101,4 +113,4 @@ def flatten(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _word(value: object) -> str:
-    return "nothing" if value is None else str(value)
+    return "unsaid" if value is None else str(value)
