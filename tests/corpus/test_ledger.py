@@ -72,3 +72,5 @@ def test_lineage_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["inspect", str(folder), "--document", "u0"]) == 0
     assert re.search(r"from +\S*0.jsonl, line 1 .*verdict +dropped by length: too short", capsys.readouterr().out, re.S)
     assert main(["inspect", str(folder), "--document", "nowhere"]) == 2
+    assert main(["inspect", str(folder), "--document", "u57x"]) == 2
+    assert "no record has the id or URL 'u57x'; expected that of one; nearest: u57" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         verdicts.append({**one, "split": split, "step": step, "reason": reason})
     (root / "corpus-a" / "verdicts").mkdir()
     pq.write_table(pa.Table.from_pylist(verdicts, VERDICTS), root / "corpus-a" / "verdicts" / "00000.parquet")
-    (root / "corpus-a" / "key.json").write_text(json.dumps({"key": {"seed": SEED}}))
+    (root / "corpus-a" / "key.json").write_text(json.dumps({"key": {"seed": SEED, "sources": dict.fromkeys(SIZES, {"read": "jsonl"})}}))
     return root
 
 
@@ -263,7 +263,7 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = pretrain.trace_document(path, "https://web.org/10")
     page, table = shown("--url", "https://web.org/10"), json.loads(shown("--document", identity(10), "--json"))
     assert [one["step"] for one in table["sightings"]] == [one.step for one in found]
-    assert table["records"][0]["place"] == 10
+    assert table["records"][0]["place"] == 10 and "a.jsonl, line 10 (source web)" in page
     taken = [one for one in found if one.taken]
     assert f"by step 6: seen in {len({one.step for one in taken})} step" in page and "to come by 20: seen in" in page
     assert f"{sum(one.tokens for one in taken):,} tokens" in page

@@ -100,9 +100,15 @@ def tokens_of(folder: Path) -> list[Path]:
 
 def show(folder: Path, tokens: list[Path], wanted: str) -> int:
     """Prints all that is known of a record."""
+    from pretrain.base.errors import UserError
     from pretrain.corpus.ledger import entries, places
+    from pretrain.trace.pages import nearest_url
 
-    for entry in entries(folder, wanted):
+    found = entries(folder, wanted)
+    if not found:
+        near, what = nearest_url([folder], wanted), f"no record has the id or URL {wanted!r}"
+        raise UserError(what, where=str(folder), expected="that of one", near=near)
+    for entry in found:
         said = entry.verdict
         print(f"{said['id']}  {said['url']}")
         print(f"  from     {said['file']}{entry.place and f', {entry.place}'} (source {said['source']})")

@@ -72,7 +72,7 @@ def show_page(lineage: "Lineage", page: "Page", found: list["Sighting"]) -> None
     from pretrain.watch.console import printable
 
     print(f"{page.id}  {printable(page.url)}")
-    print(f"  from     {printable(page.file)}, at {page.place} (source {page.source})")
+    print(f"  from     {printable(page.file)}{page.where and f', {page.where}'} (source {page.source})")
     if page.split == "dropped":
         return print(f"  dropped by {page.step}: {page.reason}; no step sees it")
     if page.split == "held_out":

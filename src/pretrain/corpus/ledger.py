@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from pretrain.base.errors import UserError
 from pretrain.base.extension import leaf
 from pretrain.corpus.parts import StepFile, Steps
 from pretrain.shards.catalogue import Catalogue
@@ -28,7 +27,7 @@ class Entry:
 
 
 def entries(folder: Path, wanted: str) -> list[Entry]:
-    """All records with an id or a URL. Raises UserError where there is none."""
+    """All records with an id or a URL."""
     parts, steps, out = json.loads((folder / "parts.json").read_bytes()), Steps(folder.parent / "steps"), list[Entry]()
     for number, part in enumerate(parts):
         path = folder / "verdicts" / f"{number:05}.parquet"
@@ -38,12 +37,15 @@ def entries(folder: Path, wanted: str) -> list[Entry]:
             verdict = pa.parquet.read_table(path).slice(row, 1).to_pylist()[0]
             said = [_said(steps, use, name, row) for use, name in part["steps"]]
             base = next(steps.root.glob(f"read-*/{part['base']}.parquet"))
-            word = getattr(leaf("corpus.read", base.parent.name.removeprefix("read-")), "places", "")
-            place = f"{word} {verdict['place']}" if word and verdict["place"] >= 0 else ""
+            place = place_in_words(base.parent.name.removeprefix("read-"), verdict["place"])
             out.append(Entry(verdict, place, [*_read(base, row), *said]))
-    if not out:
-        raise UserError(f"no record with the id or URL {wanted!r}", where=str(folder), expected="one of its verdicts")
     return out
+
+
+def place_in_words(read: str, place: int) -> str:
+    """Where a record stands in its file, as its reader counts: "line 10"; "" where it is the whole of it."""
+    word = getattr(leaf("corpus.read", read), "places", "")
+    return f"{word} {place}" if word and place >= 0 else ""
 
 
 def _said(steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None, dict[str, float | str]]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pretrain.base.errors import nearest
 from pretrain.base.random import key
+from pretrain.corpus.ledger import place_in_words
 
 COLUMNS = ("id", "url", "source", "file", "place")
 LIKELY = 20_000  # URLs, of the same site if there are any, among which the nearest is looked for
@@ -32,6 +33,7 @@ class Page:
     split: str = "train"
     step: str | None = None
     reason: str | None = None
+    where: str = ""  # `place` in words, "line 10"; "" where the record is the whole of its file
 
 
 def pages(corpora: Sequence[Path], ids: Set[str]) -> dict[str, Page]:
@@ -76,10 +78,12 @@ def records(corpora: Sequence[Path], wanted: str) -> list[Page]:
     """All records with an id or a URL, from the first corpus that has one."""
     for corpus in corpora:
         found = list[Page]()
+        sources = json.loads((corpus / "key.json").read_bytes())["key"].get("sources", {})
+        read = {name: one["read"] for name, one in sources.items()}
         for path in sorted((corpus / "verdicts").glob("*.parquet")):
             match = (pc.field("id") == wanted) | (pc.field("url") == wanted)
             table = pq.read_table(path, columns=[*COLUMNS, "split", "step", "reason"], filters=match)
-            found += [Page(**row) for row in table.to_pylist()]
+            found += [Page(**row, where=place_in_words(read[row["source"]], row["place"])) for row in table.to_pylist()]
         if found:
             return found
     return []
