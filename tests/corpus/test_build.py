@@ -25,7 +25,7 @@ from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
-    ("src/pretrain/corpus/made_of.py", "_each(value, _content)", "_each(value, str)"),
+    ("src/pretrain/corpus/made_of.py", "_each(value, partial(_content, step, name))", "_each(value, str)"),
     ("src/pretrain/recipe/recipe.py", "**value.said()", "**value.options"),
     ("src/pretrain/recipe/schema.py", "value == f.default or", ""),
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),
