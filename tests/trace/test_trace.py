@@ -77,8 +77,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         verdicts.append({**one, "split": split, "step": step, "reason": reason})
     (root / "corpus-a" / "verdicts").mkdir()
     pq.write_table(pa.Table.from_pylist(verdicts, VERDICTS), root / "corpus-a" / "verdicts" / "00000.parquet")
-    key = {"seed": SEED, "sources": {name: {"read": "jsonl"} for name in SIZES}}
-    (root / "corpus-a" / "key.json").write_text(json.dumps({"key": key}))
+    made_of = {"seed": SEED, "sources": {name: {"read": "jsonl"} for name in SIZES}}
+    (root / "corpus-a" / "key.json").write_text(json.dumps({"key": made_of}))
     return root
 
 
