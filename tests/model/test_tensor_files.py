@@ -205,7 +205,7 @@ def test_what_a_folder_asks_for_and_we_refuse(tmp_path: Path, monkeypatch: pytes
         load_folder(folder)
     folder = folder_of(tmp_path / "y")
     config_says(folder, quantization_config={"quant_method": "gptq", "bits": 4})
-    with pytest.raises(UserError, match=r"config\.json: weights in gptq, which pretrain does not read"):
+    with pytest.raises(UserError, match=r"json: quantization_config: weights in gptq, which pretrain does not read"):
         load_folder(folder)
     folder = folder_of(tmp_path / "z")
     config_says(folder, architectures=["LlamaForCausalML"])

@@ -1,5 +1,6 @@
 """Oracle: a mixture made of a dense model is that model, here and in transformers, until its experts learn apart."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
-from pretrain.model.folder import make, write_folder
+from pretrain.cli.main import main
+from pretrain.model.folder import load_folder, make, write_folder
 from pretrain.model.upcycle import upcycle
 
 MUTANTS = [
@@ -65,3 +67,23 @@ def test_families_that_differ_in_more_are_refused(tmp_path: Path) -> None:
         upcycle(tmp_path, "qwen3_moe", 0)
     with pytest.raises(UserError, match="num_expert = 4 is not known to the family"):
         upcycle(tmp_path, "mixtral", 0, num_expert=4)
+
+
+def test_import_writes_a_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logits = dense("llama", tmp_path / "dense")
+    command = ["import", str(tmp_path / "dense"), "--to", str(tmp_path / "sparse"), "--upcycle", "mixtral"]
+    assert main([*command, "num_local_experts=4", "num_experts_per_tok=2"]) == 0
+    assert capsys.readouterr().out.startswith("MixtralForCausalLM, ")
+    model, _, config = load_folder(tmp_path / "sparse")
+    assert (config.num_local_experts, config.num_experts_per_tok) == (4, 2)
+    assert torch.allclose(model.logits(TOKENS), logits, rtol=0, atol=1e-5 * float(logits.detach().abs().max()))
+    lineage = json.loads((tmp_path / "sparse" / "lineage.json").read_bytes())
+    assert lineage["made"] == "upcycled to mixtral" and lineage["from"]
+    for wrong, told in (
+        (["num_local_expert=4"], "nearest: num_local_experts"),
+        (["num_local_experts"], "num_local_experts; expected KEY=VALUE"),
+    ):
+        assert main([*command, *wrong]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["import", str(tmp_path / "dense"), "--upcycle", "mixtral"]) == 2
+    assert "--to DIR" in capsys.readouterr().err

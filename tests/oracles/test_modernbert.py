@@ -36,6 +36,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "every second": {"layer_types": ["full_attention", "sliding_attention"] * 2 + ["full_attention"], "norm_eps": 1e-3},
     "all global": {"layer_types": ["full_attention"] * 5},
+    "two layers": {"num_hidden_layers": 2, "global_attn_every_n_layers": 2,
+                   "layer_types": ["full_attention", "sliding_attention"]},
     "one global": {"layer_types": ["full_attention"] + ["sliding_attention"] * 4, "local_attention": 16},
     "turns": {"rope_parameters": {
         "full_attention": {"rope_type": "default", "rope_theta": 3e3},

@@ -71,7 +71,9 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
         what = "auto_map asks for code that comes with the folder, and nothing of a folder is executed"
         raise UserError(what, where=str(path), expected="an architecture that pretrain has")
     if quantized := table.get("quantization_config"):
-        what = f"weights in {quantized.get('quant_method', 'few bits')}, which pretrain does not read"
+        what = (
+            f"quantization_config: weights in {quantized.get('quant_method', 'few bits')}, which pretrain does not read"
+        )
         raise UserError(what, where=str(path), expected="a folder written in bfloat16 or float32")
     family = _family(table, path)
     return family, from_json(family, table, path)
@@ -82,7 +84,8 @@ def _family(table: dict[str, Any], path: Path) -> ModuleType:
     wanted = str((table.get("architectures") or ["?"])[0])
     if wanted not in known:
         what = f"architecture {wanted} is not known"
-        raise UserError(what, where=str(path), expected=" or ".join(sorted(known)), near=nearest(wanted, known))
+        near = nearest(wanted, known)
+        raise UserError(what, where=str(path), expected="" if near else " or ".join(sorted(known)), near=near)
     return find("model.families", known[wanted])
 
 

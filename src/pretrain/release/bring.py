@@ -1,6 +1,7 @@
 """A published folder into one of ours: every tensor checked, dtype and shards as asked, tokenizer and lineage kept."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,8 @@ from pretrain.base.units import show_count
 from pretrain.model.config import CONFIG, IS_CAUSAL, read_config
 from pretrain.model.folder import GENERATION, checked, load_folder, write_model
 from pretrain.model.tensor_files import NAMES, SHARD_BYTES, Tensors
-from pretrain.model.weights import parameters
+from pretrain.model.upcycle import upcycle
+from pretrain.model.weights import export, parameters
 from pretrain.release.card import PRETRAIN, loads
 from pretrain.release.lineage import FILE, Lineage, lines, of_folder
 from pretrain.release.release import BOUNDS, accompany, prove
@@ -70,6 +72,36 @@ def bring(
     count = parameters(family.weights(config), config.axes())
     ids = None if tokenizer is None else tokenizer.vocab_size
     return Brought(family.ARCHITECTURE, count, dtypes, ids, difference)
+
+
+def mix(
+    source: Path,
+    to: Path,
+    use: str,
+    said: Mapping[str, object],
+    *,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    seed: int = 0,
+) -> Brought:
+    """A dense folder written to `to` as a mixture of the family `use`, each expert a copy (model/upcycle.py); what is
+    `said` are keys of its config.json. Raises UserError."""
+    _, dense = read_config(source)
+    module, family, config = upcycle(source, use, seed, **said)
+    dtypes = {NAMES.get(kind, kind.lower()): n for kind, n in Tensors(source).dtypes().items()}
+    kept = dtype or max((name for name in dtypes if name in BOUNDS), key=lambda name: dtypes[name], default="float32")
+    tokenizer, count = tokenizer_of(source, dense), parameters(family.weights(config), config.axes())
+    lineage: Lineage = {"made": f"upcycled to {use}", "pretrain": version("pretrain"), "from": of_folder(source)}
+    table = json.loads((source / CONFIG).read_bytes())
+    ids = {name: value for name, value in table.items() if name.endswith("_token_id")}
+    tensors = export(module, family.weights(config), config.axes(), getattr(torch, kept))
+    use_lines = loads(family.ARCHITECTURE)
+    first = f"A {family.ARCHITECTURE} of {show_count(count)} parameters, whose experts are copies: it has yet to learn."
+    card = [f"# {to.absolute().name}", "", first, "", *use_lines, "", "## Lineage", "", *lines(lineage)]
+    with new_folder(to) as partial:
+        write_model(partial, family, config, tensors, dtype=kept, shard_bytes=shard_bytes, said=ids)
+        accompany(partial, tokenizer, "\n".join(card) + "\n", lineage)
+    return Brought(family.ARCHITECTURE, count, {kept: count}, None if tokenizer is None else tokenizer.vocab_size, None)
 
 
 def tokenizer_of(folder: Path, config: Any) -> Tokenizer | None:

@@ -77,7 +77,8 @@ def read(said: dict[str, Any]) -> dict[str, Any]:
     said = dict(said)
     if kinds := said.get("layer_types"):
         later = [i for i, kind in enumerate(kinds) if kind == "full_attention" and i]
-        said["global_attn_every_n_layers"] = later[0] if later else max(said.get("num_hidden_layers", 1), 3)
+        every = said.get("global_attn_every_n_layers", max(said.get("num_hidden_layers", 1), 3))
+        said["global_attn_every_n_layers"] = later[0] if later else every  # of one global layer no rule can be read
     tables = said.get("rope_parameters", {})
     for key, kind, theta in (
         ("global_rope_theta", "full_attention", 160_000.0),
