@@ -1,6 +1,7 @@
 """Oracle: DeepSeek-V3 against transformers' DeepseekV3ForCausalLM, its module that looks ahead against MtpModel."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def with_module(folder: Path) -> None:
     theirs = published({**SMALL, "num_nextn_predict_layers": 1})
     theirs.save_pretrained(folder)
     whole, generator = tensors(folder), torch.Generator().manual_seed(4)
-    config = deepseek.Config(**{**read_config(folder)[1].__dict__})
+    config = replace(read_config(folder)[1], num_nextn_predict_layers=1)
     rows = [row for row in deepseek.weights(config) if row.name.startswith("ahead.")]
     for row in rows:
         for name, place in row.pieces(config.axes()):
@@ -159,3 +160,14 @@ def test_what_is_not_its_arithmetic_is_refused(tmp_path: Path) -> None:
             read_config(tmp_path)
     with pytest.raises(ValueError, match="num_experts_per_tok 9 of 8 experts"):
         deepseek.Config(1, 8, 8, 8, 1, 1, 8, n_routed_experts=16, n_group=4, topk_group=2, num_experts_per_tok=9)
+
+
+def test_what_transformers_saves_without_its_modules_is_read_so(tmp_path: Path) -> None:
+    theirs = published({**SMALL, "num_nextn_predict_layers": 1})
+    theirs.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_bytes())["num_nextn_predict_layers"] == 1
+    ours, _, config = load_folder(tmp_path)
+    tokens = torch.arange(12)[None] % 90
+    assert config.num_nextn_predict_layers == 0
+    bound = BOUND * float(theirs(tokens).logits.detach().abs().max())
+    assert torch.allclose(ours.logits(tokens), theirs(tokens).logits, rtol=0, atol=bound)  # type: ignore[operator]

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pretrain.base.errors import DamagedError, UserError, nearest
 from pretrain.base.extension import find, names
 from pretrain.model.layers.rope import RopeScaling
+from pretrain.model.tensor_files import Tensors
 
 CONFIG = "config.json"
 IS_CAUSAL = "is_causal"  # false where every token sees every other: no Config holds it, who calls the model says it
@@ -76,6 +77,8 @@ def read_config(folder: Path) -> tuple[ModuleType, Any]:
         )
         raise UserError(what, where=str(path), expected="a folder written in bfloat16 or float32")
     family = _family(table, path)
+    if hasattr(family, "fitted") and list(folder.glob("*.safetensors*")):
+        table = family.fitted(table, Tensors(folder).keys())
     return family, from_json(family, table, path)
 
 

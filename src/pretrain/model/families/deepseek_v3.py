@@ -1,7 +1,9 @@
 """DeepSeek-V3 (DeepSeek-AI 2024, arXiv 2412.19437): latent attention, many small experts beside a shared one, chosen by
 sigmoid scores and a balancing bias out of a few groups, and modules that look further ahead than the next token."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -162,6 +164,13 @@ def _further(c: Config, k: int) -> list[Weight]:
         *_experts(ours + "block.", file, None),
         Weight(ours + "norm.weight", file + "shared_head.norm.weight", "embed"),
     ]
+
+
+def fitted(table: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A table as the tensors are: transformers writes the number of modules that look ahead, and not the modules."""
+    first = f"model.layers.{table.get('num_hidden_layers')}."
+    there = any(name.startswith(first) for name in names)
+    return table if there else table | {"num_nextn_predict_layers": 0}
 
 
 def weights(c: Config) -> list[Weight]:
