@@ -13,6 +13,7 @@ from pretrain.shards.read import Shard
 from pretrain.tokenizer.tokenizer import Tokenizer
 
 MUTANTS = [
+    ("src/pretrain/corpus/ledger.py", "{part - 1:05}.parquet", "{part:05}.parquet"),
     ("src/pretrain/corpus/ledger.py", "int(shard.bounds[i + 1] - shard.bounds[i])", "int(shard.bounds[i + 1])"),
     (
         "src/pretrain/corpus/ledger.py",
@@ -74,3 +75,20 @@ def test_lineage_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["inspect", str(folder), "--document", "nowhere"]) == 2
     assert main(["inspect", str(folder), "--document", "u57x"]) == 2
     assert "no record has the id or URL 'u57x'; expected that of one; nearest: u57" in capsys.readouterr().err
+
+
+def test_a_copy_names_the_first_of_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = RECIPE.replace('use = "length"\nmin_characters = 100', 'use = "exact"')
+    for name, letters in (("x", "abb"), ("y", "abc")):
+        rows = [json.dumps({"text": f"text {letter}", "url": f"{name}{i}"}) for i, letter in enumerate(letters)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jsonl").write_text("\n".join(rows))
+        against = "".join(f'against = ["{one}"]\n' for one in (tmp_path / "store").glob("corpus-*"))
+        said = recipe.replace('use = "exact"\n', f'use = "exact"\n{against}').replace("*.jsonl", f"{name}/*.jsonl")
+        (tmp_path / f"{name}.toml").write_text(said)
+        before = set((tmp_path / "store").glob("corpus-*"))
+        assert main(["run", f"{name}.toml", "--to", "corpus"]) == 0
+        (folder,) = set((tmp_path / "store").glob("corpus-*")) - before
+        firsts = [entries(folder, f"{name}{i}")[0].steps[-1][2].get("first") for i in range(3)]
+        assert firsts == ([None, "x1", "x1"] if name == "x" else ["in an earlier corpus"] * 2 + [None])

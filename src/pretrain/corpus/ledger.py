@@ -35,7 +35,7 @@ def entries(folder: Path, wanted: str) -> list[Entry]:
         match = pa.compute.or_(pa.compute.equal(names["id"], wanted), pa.compute.equal(names["url"], wanted))
         for row in pa.compute.indices_nonzero(match).to_pylist():
             verdict = pa.parquet.read_table(path).slice(row, 1).to_pylist()[0]
-            said = [_said(steps, use, name, row) for use, name in part["steps"]]
+            said = [_said(folder, steps, use, name, row) for use, name in part["steps"]]
             base = next(steps.root.glob(f"read-*/{part['base']}.parquet"))
             place = place_in_words(base.parent.name.removeprefix("read-"), verdict["place"])
             out.append(Entry(verdict, place, [*_read(base, row), *said]))
@@ -48,10 +48,21 @@ def place_in_words(read: str, place: int) -> str:
     return f"{word} {place}" if word and place >= 0 else ""
 
 
-def _said(steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None, dict[str, float | str]]:
+def _said(folder: Path, steps: Steps, use: str, name: str, row: int) -> tuple[str, str | None, dict[str, float | str]]:
     file = StepFile(steps.root / use / f"{name}.parquet")
     values = pa.parquet.read_table(file.path).slice(row, 1).to_pylist()[0]
+    if (cluster := values.pop("cluster", None)) is not None and values["cluster_size"] > 1:
+        values["first"] = _first(folder, int(cluster))
     return use, values["reason"], {key: v for key, v in values.items() if key not in STATE and v is not None}
+
+
+def _first(folder: Path, cluster: int) -> str:
+    """The URL of the first document of a cluster of copies, whose part and row its number holds."""
+    part, row = cluster >> 32, cluster & 0xFFFFFFFF
+    if part == 0:
+        return "in an earlier corpus"
+    table = pa.parquet.read_table(folder / "verdicts" / f"{part - 1:05}.parquet", columns=["url"])
+    return str(table["url"][row].as_py())
 
 
 def _read(base: Path, row: int) -> Iterator[tuple[str, str | None, dict[str, float | str]]]:
