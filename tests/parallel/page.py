@@ -22,7 +22,7 @@ Made by `make layouts` at commit {commit} on {day}, with torch {torch}: {steps} 
 float64, targets counted unequally by rank and micro-batch, attention inside documents, clipping and z-loss on. Each
 number is the largest relative difference from one process: of any step's loss and gradient norm, and of every weight's
 last gradient and value. Families are small; `deepseek_v3`, `mixtral` and `qwen3_moe` are balanced as `[train.balance]`
-says. Biases of keys in BERT and RoBERTa are zero but for rounding, and are held to a millionth of the largest weight.
+says. Biases of keys in BERT and RoBERTa are zero but for rounding, and are held to a thousandth of the largest weight.
 The tests hold a part of this to 1e-11.
 
 """

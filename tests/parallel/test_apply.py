@@ -154,11 +154,11 @@ def test_in_float32_as_well() -> None:
 def deviations(family: str, optimizer: str, dtype: torch.dtype, steps: int, layouts: Sequence[Layout]) -> list[float]:
     """Of each layout, the largest relative difference from one process: of any loss or norm, and of any weight's
     gradient or value by the largest of that tensor. What is zero but for rounding, as BERT's biases of keys are, is
-    held to a millionth of the largest of all."""
+    held to a thousandth of the largest of all."""
     alone, expected, gradients = step(family, Ranks(), optimizer, dtype, steps)
     axes = find("model.families", family).Config(**MODELS[family]).axes()
     values = {name: held(alone.model, name).detach() for name in gradients}
-    pairs = [(one, 1e-6 * max(float(x.abs().max()) for x in one.values())) for one in (gradients, values)]
+    pairs = [(one, 1e-3 * max(float(x.abs().max()) for x in one.values())) for one in (gradients, values)]
     out = []
     for layout in layouts:
         on = Ranks(layout, layout.mesh("cpu"))
