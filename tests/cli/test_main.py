@@ -51,6 +51,7 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     [
         (["rnu"], r"no command 'rnu'; nearest: run"),
         (["run", "quikstart"], r"no recipe quikstart; .*nearest: quickstart"),
+        (["quickstart", "train.stps=3"], r"command line: train\.stps: no such key; nearest: train\.steps"),
         (["run", "quickstart", "train.stps=3"], r"command line: train\.stps: no such key; nearest: train\.steps"),
         (["run", "quickstart", "--only", "tokeniser"], r"no stage 'tokeniser'; .*nearest: tokenizer"),
         (["run", "quickstart", "--from", "train", "--to", "tokens"], r"tokens comes before train"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -63,11 +64,11 @@ def _weights(state: State) -> dict[str, Tensor]:
 
 
 def _save_parts(state: State, folder: Path) -> None:
-    ranks = state.ranks
+    ranks, weights = state.ranks, _by_name(state)
     for kind, tensors in (("model", _weights(state)), ("optimizer", state.optimizer.state())):
         parts: dict[str, Part] = {}
         for name, tensor in tensors.items():
-            weight = _weight_of(state, name)
+            weight = _weight_of(weights, name)
             if weight is None and ranks.leads:
                 parts[name] = tuple(tensor.shape), [whole(tensor.shape)], tensor
             elif weight is not None and ranks.first_of(weight):
@@ -75,10 +76,13 @@ def _save_parts(state: State, folder: Path) -> None:
         save_parts(parts, folder, kind, ranks.number)
 
 
-def _weight_of(state: State, name: str) -> Weight | None:
+def _by_name(state: State) -> dict[str, Weight]:
+    return {weight.name: weight for weight in expand(state.rows)}
+
+
+def _weight_of(weights: Mapping[str, Weight], name: str) -> Weight | None:
     """The weight of that name, or that an optimizer's "moment.weight" is of."""
-    table = {weight.name: weight for weight in expand(state.rows)}
-    return table.get(name) or table.get(name.partition(".")[2])
+    return weights.get(name) or weights.get(name.partition(".")[2])
 
 
 def newest(folder: Path) -> tuple[Path | None, dict[Path, DamagedError]]:
@@ -116,23 +120,21 @@ def load(path: Path, state: State) -> None:
     if table["order_version"] != ORDER_VERSION:
         what = f"a checkpoint of order version {table['order_version']}"
         raise UserError(what, where=str(path), expected=f"version {ORDER_VERSION}, or the pretrain that wrote it")
-    saved = Saved(path, "model")
+    saved, weights = Saved(path, "model"), _by_name(state)
     for name, parameter in _weights(state).items():
-        _fill(state, name, parameter, saved)
+        _fill(state, weights[name], parameter, saved, name)
     saved, moments = Saved(path, "optimizer"), dict[str, Tensor]()
     for name in saved.names():
-        weight = _weight_of(state, name)
+        weight = _weight_of(weights, name)
         moments[name] = saved.whole(name) if weight is None else torch.zeros_like(held(state.model, weight.name))
         if weight is not None:
-            _fill(state, name, moments[name], saved)
+            _fill(state, weight, moments[name], saved, name)
     state.optimizer.load(moments)
     state.step, state.position = table["step"], table["position"]
     state.history = History.from_json(table["history"])
 
 
-def _fill(state: State, name: str, tensor: Tensor, saved: Saved) -> None:
-    weight = _weight_of(state, name)
-    assert weight is not None, name
+def _fill(state: State, weight: Weight, tensor: Tensor, saved: Saved, name: str) -> None:
     boxes = [whole(tensor.shape)] if state.ranks.alone else state.ranks.boxes(weight, state.axes)
     with torch.no_grad():
         for box in boxes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pretrain.base.errors import UserError, nearest
+from pretrain.parallel import launch
 
 COMMANDS = {
     "quickstart": "the whole way in small, on text that this machine has",
@@ -77,22 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        if leads():
+        if launch.rank() == 0:  # one speaks for all that were started together
             print(f"pretrain: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = f"; this goes on from what is saved: {program()} {shlex.join(given)}" if name in RESUMABLE else ""
-        if leads():
+        if launch.rank() == 0:
             print(f"pretrain: interrupted{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `pretrain check … | head`: what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-
-
-def leads() -> bool:
-    """Whether this process speaks for all that were started together."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def program() -> str:

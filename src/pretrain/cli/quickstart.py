@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """`pretrain run quickstart`."""
-    from pretrain.cli.run import run as run_recipe
+    from pretrain.cli import run as command
 
-    limits = {"only": None, "first": None, "last": None, "dry": False}
-    return run_recipe(argparse.Namespace(recipe="quickstart", **vars(arguments), **limits))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    said = ["quickstart", *arguments.overrides, *(["--json"] if arguments.json else [])]
+    return command.run(parser.parse_args(said))

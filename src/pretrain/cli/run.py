@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     directory = Path("runs").absolute() / recipe.run.name
     if launch.rank() > 0:
-        execute(recipe, directory, **limits)
+        if not arguments.dry:
+            execute(recipe, directory, **limits)
         return 0
     with Console(stream, live=stream.isatty()) as console:
         console.recall(read(RunDirectory(directory)))

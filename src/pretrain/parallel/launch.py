@@ -52,7 +52,7 @@ def joined(device: str, *, together: bool) -> Iterator[bool]:
 
 def start(processes: int, arguments: Sequence[str]) -> int:
     """Runs `pretrain` with these arguments on so many processes of this machine, by torch's elastic agent; returns the
-    exit code of the first that failed, or 0. Ctrl-C and SIGTERM reach them all. Raises KeyboardInterrupt."""
+    exit code of the first that failed, or 0. Ctrl-C and SIGTERM reach them all, and the leading one says so: 130."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -66,5 +66,5 @@ def start(processes: int, arguments: Sequence[str]) -> int:
     except ChildFailedError as error:
         return int(error.get_first_failure()[1].exitcode)
     except SignalException:
-        raise KeyboardInterrupt from None
+        return 130
     return 0
