@@ -52,11 +52,11 @@ def state(seed: int, on: Ranks) -> State:
 @ranks(4)
 def saved_and_read(folder: Path) -> None:
     for number, layout in enumerate(LAYOUTS):
-        before = state(3, on := Ranks(layout, layout.mesh("cpu")))
+        before = state(3, on := Ranks.of(layout, "cpu"))
         path = save(before, folder / str(number), "")
         verify(path)
         dist.barrier()
-        others = [Ranks(), *(Ranks(one, one.mesh("cpu")) for one in LAYOUTS)]
+        others = [Ranks(), *(Ranks.of(one, "cpu") for one in LAYOUTS)]
         for other in others:
             after = state(4, other)
             load(path, after)

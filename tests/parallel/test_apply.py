@@ -161,7 +161,7 @@ def deviations(family: str, optimizer: str, dtype: torch.dtype, steps: int, layo
     pairs = [(one, 1e-3 * max(float(x.abs().max()) for x in one.values())) for one in (gradients, values)]
     out = []
     for layout in layouts:
-        on = Ranks(layout, layout.mesh("cpu"))
+        on = Ranks.of(layout, "cpu")
         state, seen, own = step(family, on, optimizer, dtype, steps)
         found = [abs(a - b) / abs(b) for a, b in zip(seen, expected, strict=True)]
         for weight in expand(state.rows):

@@ -18,13 +18,32 @@ MUTANTS = [
 ]
 
 
-@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 8))
-def test_a_layout_uses_every_rank_or_says_what_does_not_fit(ranks: int, replicate: int, tp: int) -> None:
-    if ranks % (replicate * tp):
-        with pytest.raises(UserError, match=f"{replicate} · tp {tp} = {replicate * tp} does not divide {ranks} ranks"):
-            settle(ranks, replicate, None, tp)
+@given(st.integers(1, 64), *[st.integers(1, 4)] * 4, st.integers(1, 8))
+def test_a_layout_uses_every_rank_or_says_what_does_not_fit(
+    ranks: int, replicate: int, tp: int, cp: int, pp: int, ep: int
+) -> None:
+    others = replicate * tp * cp * pp
+    if ranks % others:
+        with pytest.raises(UserError, match=f"= {others} does not divide {ranks} ranks") as told:
+            settle(ranks, replicate, None, tp, cp=cp, pp=pp)
+        near = dict(part.split() for part in told.value.expected.partition(",")[0].split(" · "))
+        sizes = {name: int(size) for name, size in near.items()}
+        assert settle(ranks, **sizes).ranks == ranks
+    elif ranks // others * cp % ep:
+        with pytest.raises(UserError, match=f"ep = {ep} does not divide shard {ranks // others} · cp {cp}"):
+            settle(ranks, replicate, None, tp, cp=cp, pp=pp, ep=ep)
     else:
-        assert settle(ranks, replicate, None, tp).ranks == ranks
+        found = settle(ranks, replicate, None, tp, cp=cp, pp=pp, ep=ep)
+        assert found.ranks == ranks and found.expert_shard * ep == found.fold
+
+
+def test_the_nearest_layout_has_sizes_that_divide_those_asked_for() -> None:
+    with pytest.raises(UserError) as told:
+        settle(24, 1, None, 16, pp=2)
+    assert told.value.expected.startswith("pp 2 · replicate 1 · shard 3 · tp 4,")
+    with pytest.raises(UserError) as told:
+        settle(12, 1, None, 2, cp=4)
+    assert told.value.expected == "replicate 1 · shard 3 · cp 2 · tp 2, the nearest that does"
 
 
 def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> None:

@@ -83,5 +83,7 @@ def test_a_layout_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(RECIPE)
     told = pretrain(tmp_path, "--ranks", "3", "parallel.tp=2")
     assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr.startswith("pretrain: parallel: replicate 1 · tp 2 = 2 does not divide 3 ranks; expected tp 1")
+    assert told.stderr.startswith(
+        "pretrain: parallel: replicate 1 · tp 2 = 2 does not divide 3 ranks; expected replicate 1 · shard 3 · tp 1"
+    )
     assert told.stderr.count("\n") == 1

@@ -26,12 +26,30 @@ class Ranks:
     """This rank among all: what it reads and holds, and what it must add up with the others. One rank adds nothing."""
 
     layout: Layout = field(default_factory=Layout)
-    mesh: "DeviceMesh | None" = None
+    meshes: "Sequence[DeviceMesh]" = ()
+
+    @classmethod
+    def of(cls, layout: Layout, device: str) -> "Ranks":
+        """This process's, among those of the process group."""
+        return cls(layout, layout.meshes(device) if layout.ranks > 1 else ())
+
+    @property
+    def mesh(self) -> "DeviceMesh | None":
+        """The ranks as a grid of pp · replicate · shard · cp · tp; one rank has none."""
+        return self.meshes[0] if self.meshes else None
+
+    def view(self, *names: str) -> "DeviceMesh":
+        """The part of a grid that has all of these dimensions."""
+        mesh = next(mesh for mesh in self.meshes if set(names) <= set(mesh.mesh_dim_names or ()))
+        return mesh[names]
 
     def group(self, name: str) -> ProcessGroup:
         """Those that differ from this rank in one size of the layout only."""
-        assert self.mesh is not None, "one rank has no group"
-        return self.mesh.get_group(name)
+        return self.view(name).get_group()
+
+    def place(self, name: str) -> int:
+        """Which of the ranks of that group this is."""
+        return self.view(name).get_local_rank() if self.meshes else 0
 
     @property
     def alone(self) -> bool:
@@ -70,26 +88,22 @@ class Ranks:
             dist.barrier()
 
     def copy(self) -> ProcessGroup:
-        """The ranks that hold one copy of the model together."""
-        assert self.mesh is not None, "one rank has no group"
-        return self.mesh["shard", "tp"]._flatten("copy").get_group()
+        """The ranks that hold a stage of one copy of the model together."""
+        return self.view("fold", "tp")._flatten("copy").get_group()
 
     @property
     def data_rank(self) -> int:
         """Which of the layout's `data` shares of a batch is this rank's."""
-        if self.mesh is None:
-            return 0
-        return self.mesh.get_local_rank("replicate") * self.layout.shard + self.mesh.get_local_rank("shard")
+        return self.place("replicate") * self.layout.shard + self.place("shard")
 
     def apply(self, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> None:
         """Leaves a rank its part of the model. A gradient is a sum over ranks, never a mean. Raises UserError."""
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
-        if self.layout.data > 1:
+        if self.layout.replicate * self.layout.fold > 1:
             from torch.distributed.fsdp import FSDPModule, fully_shard  # half a second that one rank does not need
 
-            assert self.mesh is not None
-            mesh = self.mesh["replicate", "shard"] if self.layout.replicate > 1 else self.mesh["shard"]
+            mesh = self.view("replicate", "fold") if self.layout.replicate > 1 else self.view("fold")
             for module in (*model.blocks, model):  # type: ignore[misc]
                 wrapped = fully_shard(module, mesh=mesh)
                 assert isinstance(wrapped, FSDPModule)
@@ -99,7 +113,7 @@ class Ranks:
     def fold(self, model: nn.Module) -> None:
         """Leaves a rank its piece only: a pass without gradient leaves the outermost weights whole, and their old
         gradients would be added to."""
-        if self.layout.data > 1:
+        if self.layout.replicate * self.layout.fold > 1:
             model.reshard()  # type: ignore[operator]
 
     def sum_over_data(self, x: Tensor) -> Tensor:
@@ -130,8 +144,8 @@ class Ranks:
             if (gradient := _grad(model, weight)) is not None:
                 apart[divided(weight) is not None].append(local(gradient))
         squares = torch.stack([_square(apart[True]), _square(apart[False])])
-        if self.layout.shard > 1:
-            dist.all_reduce(squares, group=self.group("shard"))
+        if self.layout.fold > 1:
+            dist.all_reduce(squares, group=self.group("fold"))
         if self.layout.tp > 1:
             dist.all_reduce(squares[0], group=self.group("tp"))
         return squares.sum().sqrt()
@@ -150,20 +164,18 @@ class Ranks:
 
     def first_of(self, weight: Weight, *, copies: bool = True) -> bool:
         """Whether this is the first of the ranks that hold the same part of a weight; of one copy's, or of all."""
-        if self.mesh is None:
-            return True
-        apart = {"tp": divided(weight) is not None, "shard": not weight.buffer, "replicate": not copies}
-        return all(apart[name] or self.mesh.get_local_rank(name) == 0 for name in apart)
+        apart = {"tp": divided(weight) is not None, "fold": not weight.buffer, "replicate": not copies}
+        return all(apart[name] or self.place(name) == 0 for name in apart)
 
     def boxes(self, weight: Weight, axes: Mapping[str, Axis]) -> list[Box]:
         """Which blocks of the whole weight this rank holds."""
         shape, dim = weight.shape(axes), divided(weight)
         if self.mesh is None:
             return [everything(shape)]
-        parts = [] if dim is None else ranges(weight, axes, dim, self.mesh.get_local_rank("tp"), self.layout.tp)
+        parts = [] if dim is None else ranges(weight, axes, dim, self.place("tp"), self.layout.tp)
         first, last = 0, shape[0] if dim != 0 else sum(high - low for low, high in parts)
         if not weight.buffer:
-            each, place = -(-last // self.layout.shard), self.mesh.get_local_rank("shard")
+            each, place = -(-last // self.layout.fold), self.place("fold")
             first, last = min(place * each, last), min((place + 1) * each, last)
         return boxes(shape, dim, parts, first, last)
 

@@ -1,7 +1,8 @@
 """Layout: how ranks divide the work, and which rank holds what."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -13,51 +14,80 @@ if TYPE_CHECKING:  # a layout is settled before torch is imported
     from pretrain.model.weights import Axis
 
 SHARDED = ("vocab", "q", "kv", "o", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
-NAMES = ("replicate", "shard", "tp")  # of the mesh, the slowest link first
+SIZES = ("pp", "replicate", "shard", "cp", "tp")  # whose product is the number of ranks, the slowest link first
+# Three views of the same ranks in the same order. A copy of the model lies, between steps, on the ranks of shard and of
+# cp alike: its `fold`. Experts are divided among ep of these, and each ep-th lies on the rest of them, `expert_shard`.
+VIEWS = (SIZES, ("pp", "replicate", "fold", "tp"), ("pp", "replicate", "expert_shard", "ep", "tp"))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes: copies of the model, pieces that a copy lies in between steps (FSDP), ranks that share each matrix."""
+    """Sizes: stages of the stack, copies of the model, pieces that a copy lies in between steps (FSDP), parts of a
+    sequence, ranks that share each matrix; and ranks, of those of shard and cp, that share the experts."""
 
     replicate: int = 1
     shard: int = 1
     tp: int = 1
+    cp: int = 1
+    pp: int = 1
+    ep: int = 1
 
     @property
     def ranks(self) -> int:
         """Ranks in all."""
-        return prod(getattr(self, name) for name in NAMES)
+        return prod(getattr(self, name) for name in SIZES)
 
     @property
     def data(self) -> int:
         """Ranks, or groups of them, that read rows of their own."""
         return self.replicate * self.shard
 
-    def __str__(self) -> str:
-        return " · ".join(f"{name} {getattr(self, name)}" for name in NAMES)
+    @property
+    def fold(self) -> int:
+        """Ranks that a stage of one copy lies on between steps, for each of tp."""
+        return self.shard * self.cp
 
-    def mesh(self, device: str) -> "DeviceMesh":
-        """The ranks as a grid; neighbours in it share matrices. The process group is there already."""
+    @property
+    def expert_shard(self) -> int:
+        """Ranks that each of ep's experts lie on between steps, for each of tp."""
+        return self.fold // self.ep
+
+    def __str__(self) -> str:
+        """The sizes that matter: those of data and tp, and others above 1."""
+        usual = ("replicate", "shard", "tp")
+        return " · ".join(
+            f"{name} {getattr(self, name)}"
+            for name in ("pp", "replicate", "shard", "cp", "tp", "ep")
+            if name in usual or getattr(self, name) > 1
+        )
+
+    def meshes(self, device: str) -> "Sequence[DeviceMesh]":
+        """The ranks as grids, one for each of VIEWS; neighbours share matrices. The process group is there already."""
         from torch.distributed.device_mesh import init_device_mesh  # half a second that one rank does not need
 
-        return init_device_mesh(device, tuple(getattr(self, name) for name in NAMES), mesh_dim_names=NAMES)
+        sizes = [tuple(getattr(self, name) for name in view) for view in VIEWS]
+        return [init_device_mesh(device, size, mesh_dim_names=view) for size, view in zip(sizes, VIEWS, strict=True)]
 
 
-def settle(ranks: int, replicate: int = 1, shard: int | None = None, tp: int = 1) -> Layout:
+def settle(
+    ranks: int, replicate: int = 1, shard: int | None = None, tp: int = 1, *, cp: int = 1, pp: int = 1, ep: int = 1
+) -> Layout:
     """The layout of so many ranks; `shard` takes those that are left, if not said. Raises UserError with the sums."""
-    others = replicate * tp
+    asked = {"pp": pp, "replicate": replicate, "cp": cp, "tp": tp}
+    others = prod(asked.values())
     if ranks % others:
-        fit = [n for n in divisors(ranks) if n % replicate == 0]
-        near = min((n // replicate for n in fit), key=lambda n: abs(n - tp), default=0)
-        what = f"replicate {replicate} · tp {tp} = {others} does not divide {ranks} ranks"
-        expected = f"tp {near} (replicate {replicate} · shard {ranks // replicate // near} · tp {near})" if near else ""
-        raise UserError(f"parallel: {what}", expected=expected or f"a divisor of {ranks}")
+        what = f"{_product(asked)} = {others} does not divide {ranks} ranks"
+        near = _nearest(ranks, asked)
+        sizes = {"pp": near["pp"], "replicate": near["replicate"], "shard": ranks // prod(near.values()), **near}
+        raise UserError(f"parallel: {what}", expected=f"{_product(sizes)}, the nearest that does")
     rest = ranks // others
     if shard not in (None, rest):
-        what = f"replicate {replicate} · shard {shard} · tp {tp} = {others * shard}, and the number of ranks is {ranks}"
+        what = f"{_product({**asked, 'shard': shard})} = {others * shard}, and the number of ranks is {ranks}"
         raise UserError(f"parallel: {what}", expected=f"shard = {rest}, or none said")
-    return Layout(replicate, rest, tp)
+    if rest * cp % ep:
+        what = f"ep = {ep} does not divide shard {rest} · cp {cp} = {rest * cp}, whose ranks share the experts"
+        raise UserError(f"parallel: {what}", expected=_or(divisors(rest * cp)))
+    return Layout(replicate, rest, tp, cp, pp, ep)
 
 
 def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: int) -> None:
@@ -67,7 +97,7 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
         if count % layout.tp:
             fit = [n for n in divisors(count) if all(axes.get(a, (0, 0))[0] % n == 0 for a in SHARDED)]
             what = f"parallel.tp = {layout.tp} does not divide the {count} of axis {name!r}"
-            raise UserError(what, expected=" or ".join(map(str, fit[:8])))
+            raise UserError(what, expected=_or(fit))
     if sequence % layout.tp:
         raise UserError(f"parallel.tp = {layout.tp} does not divide a sequence of {sequence} tokens")
     if rows % layout.data:
@@ -79,3 +109,20 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
 def divisors(number: int) -> list[int]:
     """Ascending."""
     return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _nearest(ranks: int, asked: Mapping[str, int]) -> dict[str, int]:
+    """Divisors of the sizes that were asked for, which divide what those do: of those that fit, the largest."""
+    fit = [sizes for sizes in product(*map(divisors, asked.values())) if ranks % prod(sizes) == 0]
+    kept = [sum(a == b for a, b in zip(sizes, asked.values(), strict=True)) for sizes in fit]
+    best = max(range(len(fit)), key=lambda i: (prod(fit[i]), kept[i]))
+    return dict(zip(asked, fit[best], strict=True))
+
+
+def _product(sizes: Mapping[str, int]) -> str:
+    """Sizes as factors, those of 1 left out but for replicate and tp."""
+    return " · ".join(f"{name} {size}" for name, size in sizes.items() if size > 1 or name in ("replicate", "tp"))
+
+
+def _or(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers[:8]))

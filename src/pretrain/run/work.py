@@ -227,7 +227,7 @@ class Work:
         if layout.tp > 1 and self.objective.ahead:
             what = f"the objective {train.objective.use} looks across parts of a sequence"
             raise UserError(f"parallel.tp: {what}", where=str(self.recipe.origin("parallel.tp")), expected="1")
-        self.ranks = Ranks(layout, layout.mesh(self.device) if layout.ranks > 1 else None)
+        self.ranks = Ranks.of(layout, self.device)
 
     def throw_away(self) -> tuple[State, Steps]:
         """A state to measure steps on."""
