@@ -136,6 +136,8 @@ def check(recipe: Recipe, problems: Problems) -> None:
     if train.schedule.use == "wsd" and train.schedule.warmup + train.schedule.decay > 1:
         wrong("train.schedule", "warmup and decay are more than the whole run", "a sum of at most 1")
     rows = train.batch // train.sequence
+    if (train.recompute == "budget") != (train.activation_bytes is not None):
+        wrong("train.activation_bytes", 'goes with recompute = "budget", and that with it', "both, or neither")
     if train.micro_batch is not None and rows and rows % train.micro_batch:
         wrong("train.micro_batch", f"{train.micro_batch} does not divide the {rows} sequences of a batch")
     _check_vocabulary(recipe, wrong)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain.base.units import count, seconds
+from pretrain.base.units import count, seconds, size
 from pretrain.recipe.schema import Leaf, key, leaf_key
 
 
@@ -81,6 +81,14 @@ class Train:
     z_loss: float = key("weight of log²Z beside the loss", 0.0, at_least=0)
     balance: Balance = key("how the load of experts is balanced", Balance())
     precision: Literal["auto", "fp32", "bf16"] = key("of the arithmetic; weights stay float32", "auto")
+    recompute: Literal["none", "selective", "full", "budget"] = key(
+        "what a block makes again in the backward pass: nothing, all but products and attention, all, or all in those "
+        "blocks whose activations train.activation_bytes cannot hold",
+        "none",
+    )
+    activation_bytes: int | None = key(
+        'activations that a device keeps, with recompute = "budget"', None, unit=size, at_least=0
+    )
     compile: Literal["auto", "always", "never"] = key("torch.compile: where it helps, always or never", "auto")
     log_every: int = key("steps between step events", 1, at_least=1)
     checkpoint_every: int = key("steps between checkpoints, 0 for the last only", 1000, at_least=0)

@@ -41,10 +41,13 @@ from pretrain.shards.catalogue import Catalogue
 from pretrain.shards.shelf import Cache
 from pretrain.tokenizer.tokenizer import Tokenizer
 from pretrain.train import machine
+from pretrain.train.recompute import recompute
 from pretrain.train.step import Steps
 
 MICRO_TOKENS = 16384  # tokens in a forward pass where the recipe does not say
-MANNER = ("log_every", "checkpoint_every", "keep", "evaluate_every", "sample_every")  # keys that change no weight
+MANNER = (  # keys that change no weight
+    "log_every", "checkpoint_every", "keep", "evaluate_every", "sample_every", "recompute", "activation_bytes",
+)  # fmt: skip
 
 
 class Work:
@@ -186,6 +189,7 @@ class Work:
         model.to(self.device)
         rows, axes = [*self.rows, *further], self.config.axes()
         self.ranks.apply(model, rows, axes)
+        recompute(model, self.recipe.train.recompute, self.recipe.train.activation_bytes or 0)
         optimizer = self.recipe.train.optimizer.bind().build(
             model, rows, here if self.ranks.alone else self.ranks.wholly(rows, axes)
         )
