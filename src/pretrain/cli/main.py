@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "the whole way in small, on text that this machine has",
     "run": "every stage of a recipe whose inputs changed; resumes by itself",
     "check": "a recipe with the origin of every value; what is wrong with it, before any work",
+    "plan": "what one of many ranks would hold and say in a step, rehearsed in one process",
     "recut": "what other thresholds would keep of a corpus, without a rerun",
     "inspect": "what a corpus, a tokenizer or a model holds; a page with --html",
     "trace": "the documents of a step, and the steps that saw a page",

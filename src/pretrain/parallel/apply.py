@@ -27,11 +27,16 @@ class Ranks:
 
     layout: Layout = field(default_factory=Layout)
     meshes: "Sequence[DeviceMesh]" = ()
+    groups: Mapping[str, ProcessGroup] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layout: Layout, device: str) -> "Ranks":
         """This process's, among those of the process group."""
-        return cls(layout, layout.meshes(device) if layout.ranks > 1 else ())
+        if layout.ranks == 1:
+            return cls(layout)
+        meshes = layout.meshes(device)
+        groups = {name: mesh.get_group(name) for mesh in reversed(meshes) for name in mesh.mesh_dim_names or ()}
+        return cls(layout, meshes, {**groups, "copy": meshes[1]["fold", "tp"]._flatten("copy").get_group()})
 
     @property
     def mesh(self) -> "DeviceMesh | None":
@@ -44,12 +49,13 @@ class Ranks:
         return mesh[names]
 
     def group(self, name: str) -> ProcessGroup:
-        """Those that differ from this rank in one size of the layout only."""
-        return self.view(name).get_group()
+        """Those that differ from this rank in one size of the layout only; "copy", those that hold a stage of one copy
+        of the model together."""
+        return self.groups[name]
 
     def place(self, name: str) -> int:
         """Which of the ranks of that group this is."""
-        return self.view(name).get_local_rank() if self.meshes else 0
+        return self.groups[name].rank() if self.meshes else 0
 
     @property
     def alone(self) -> bool:
@@ -86,10 +92,6 @@ class Ranks:
         """Until all ranks are here."""
         if self.mesh is not None:
             dist.barrier()
-
-    def copy(self) -> ProcessGroup:
-        """The ranks that hold a stage of one copy of the model together."""
-        return self.view("fold", "tp")._flatten("copy").get_group()
 
     @property
     def data_rank(self) -> int:
@@ -193,7 +195,7 @@ class Wholes:
         alike: dict[tuple[int, ...], list[str]] = defaultdict(list)
         for name in parts:
             alike[self.weights[name].shape(self.axes)].append(name)
-        group, out = self.ranks.copy(), dict[str, Tensor]()
+        group, out = self.ranks.group("copy"), dict[str, Tensor]()
         for shape, names in alike.items():
             for first in range(0, len(names), group.size()):  # a matrix for each rank: memory does not grow with depth
                 out |= self._some(shape, {name: parts[name] for name in names[first : first + group.size()]}, function)
@@ -202,7 +204,7 @@ class Wholes:
     def _some(
         self, shape: tuple[int, ...], parts: Mapping[str, Tensor], function: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
-        group, (first, *_) = self.ranks.copy(), parts.values()
+        group, (first, *_) = self.ranks.group("copy"), parts.values()
         every = first.new_zeros(group.size(), *shape)
         for whole, (name, part) in zip(every, parts.items(), strict=False):
             if self.ranks.first_of(self.weights[name], copies=False):

@@ -31,9 +31,10 @@ from pretrain.order.phases import source_of
 from pretrain.order.vocabulary import vocabulary
 from pretrain.parallel import launch
 from pretrain.parallel.apply import Ranks
-from pretrain.parallel.layout import refuse, settle
+from pretrain.parallel.layout import Layout, refuse, settle
 from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.recipe import Recipe, tree
+from pretrain.recipe.train import Train
 from pretrain.run.mixture import filled, first_history, most_epochs
 from pretrain.run.stages import Context
 from pretrain.run.strata import learned
@@ -204,9 +205,6 @@ class Work:
     def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
         """What every step shares."""
         section = self.recipe.train
-        samples = section.batch // section.sequence // self.ranks.layout.data
-        most = max(MICRO_TOKENS // section.sequence, 1)
-        micro = section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)
         return Steps(
             objective=self.objective,
             vocabulary=self.vocabulary,
@@ -214,7 +212,7 @@ class Work:
             documents=section.mask == "documents",
             clip=section.clip,
             z_loss=section.z_loss,
-            micro_batch=micro,
+            micro_batch=micro_batch(section, self.ranks.layout),
             forward=torch.compile(model) if compiled else model,
             sequence=section.sequence,
             ranks=self.ranks,
@@ -237,3 +235,10 @@ class Work:
         """A state to measure steps on."""
         state = self.state(self.data())
         return state, self.steps(state.model, compiled=self.recipe.train.compile == "always")
+
+
+def micro_batch(section: Train, layout: Layout) -> int:
+    """Samples in a forward pass."""
+    samples = section.batch // section.sequence // layout.data
+    most = max(MICRO_TOKENS // section.sequence, 1)
+    return section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)

@@ -1,0 +1,107 @@
+"""Closed form: what a rank of thousands says in a step, counted and weighed by hand; what it holds, by division."""
+
+import json
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pretrain.base.errors import UserError
+from pretrain.base.extension import find
+from pretrain.cli.main import main
+from pretrain.parallel.apply import Ranks
+from pretrain.parallel.layout import Layout
+from pretrain.plan.rehearse import Rehearsal, Watch, rehearse
+from pretrain.precision.policy import Policy
+from pretrain.recipe.read import load
+from pretrain.run.rehearsal import rehearsed
+
+MUTANTS = [
+    ("src/pretrain/plan/rehearse.py", '("reduce-scatter", 1)', '("reduce-scatter", 0)'),
+    ("src/pretrain/plan/rehearse.py", "self.now -= self.live.pop(number)[1]", "self.live.pop(number)"),
+]
+LLAMA = find("model.families", "llama")
+VOCAB, WIDTH, INNER, LAYERS, SEQUENCE = 1024, 64, 128, 3, 32
+CONFIG = LLAMA.Config(
+    vocab_size=VOCAB,
+    hidden_size=WIDTH,
+    intermediate_size=INNER,
+    num_hidden_layers=LAYERS,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+)
+
+
+def of(layout: Layout, *, samples: int, micro: int, rank: int = 0) -> Rehearsal:
+    """A rank with so many samples, in float32."""
+    recipe = load(
+        "llama_10m",
+        [
+            f"train.batch={samples * layout.data * SEQUENCE}",
+            f"train.sequence={SEQUENCE}",
+            'train.optimizer={use="adamw"}',
+        ],
+    )
+    policy = Policy(torch.float32, "cpu")
+    return rehearse(LLAMA, CONFIG, recipe.train, layout, rank=rank, policy=policy, micro_batch=micro)
+
+
+def test_fsdp_says_each_block_twice_and_sums_it_once() -> None:
+    layout, parts = Layout(shard=4), 2  # micro-batches
+    found = of(layout, samples=4, micro=2)
+    block = 2 * WIDTH * WIDTH + 2 * WIDTH * (WIDTH // 2) + 3 * WIDTH * INNER + 2 * WIDTH
+    ends = 2 * VOCAB * WIDTH + WIDTH
+    gathers = found.messages["all-gather", "fold"]
+    # A block is gathered before each pass; the ends stay from the forward to the backward pass.
+    assert gathers == (parts * (2 * LAYERS + 1), parts * (2 * LAYERS * block + ends) * 4)
+    sums = found.messages["reduce-scatter", "fold"]
+    assert sums == (parts * (LAYERS + 1), parts * (LAYERS * block + ends) * 4)
+    assert found.numbers == (LAYERS * block + ends) // 4 and found.weight_bytes == found.numbers * 4
+    moments = 2 * found.weight_bytes
+    assert moments < found.optimizer_bytes <= moments + 8
+    assert found.peak_bytes > 3 * found.weight_bytes + found.optimizer_bytes
+
+
+def test_tensor_parallelism_says_activations_twice_a_layer_each_way() -> None:
+    found = of(Layout(shard=64, replicate=16, tp=4), samples=1, micro=1, rank=777)
+    whole = SEQUENCE * WIDTH * 4
+    # Forward: attention's and the mlp's input, and the last hidden states; backward: their outputs' and the
+    # embedding's gradients.
+    each = 2 * LAYERS + 1 + 2 * LAYERS + 1
+    assert found.messages["all-gather", "tp"] == (each, each * whole)
+    assert found.messages["reduce-scatter", "tp"] == (each, each * whole)
+    assert found.messages["all-reduce", "replicate"].number == LAYERS + 1 + 2  # and two sums of counts
+
+
+def test_a_rank_of_16384_of_the_70b_recipe() -> None:
+    layers = 2
+    recipe = load("llama3_70b", [f"model.num_hidden_layers={layers}", "parallel.tp=8"])
+    found = rehearsed(recipe, 16384, 16383)
+    assert found.layout == Layout(shard=2048, tp=8)
+    whole, half = 8192 * 8192 * 4, 8192 * 8192 * 2
+    each = 2 * layers + 1 + 2 * layers + 1
+    count, size = found.messages["all-gather", "tp"]
+    assert count == each and each * half <= size <= each * whole
+    fsdp = 2 * layers + 1
+    assert found.messages["all-gather", "fold"].number == fsdp
+
+
+def test_the_most_at_once_is_of_what_lives_together() -> None:
+    with FakeTensorMode(), Watch(Ranks()) as watch:
+        for _ in range(3):
+            first = torch.empty(1000)
+            del first
+        both = torch.empty(1000), torch.empty(500)
+        assert len(both) == 2
+    assert watch.peak == 1500 * 4
+
+
+def test_the_command_prints_a_table_and_refuses_what_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "llama_10m", 'train.optimizer={use="adamw"}', "parallel.tp=2", "--ranks", "8"]
+    assert main([*asked, "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["layout"]["shard"] == 4 and {"kind", "along", "number", "bytes"} == set(table["messages"][0])
+    assert main(asked) == 0 and "8 ranks (replicate 1 · shard 4 · tp 2); rank 0" in capsys.readouterr().out
+    assert main([*asked, "--rank", "8"]) == 2 and "expected 0 to 7" in capsys.readouterr().err
+    with pytest.raises(UserError, match="does not divide"):
+        rehearsed(load("llama_10m", ["parallel.tp=5"]), 64, 0)
