@@ -8,7 +8,7 @@ quickstart: $(STAMP)
 	$(VENV)/bin/pretrain quickstart
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 mutants: $(STAMP)
 	$(VENV)/bin/python tests/mutants.py
