@@ -88,6 +88,9 @@ LAYOUTS = [
     Layout(tp=2, shard=2),
     Layout(replicate=2, shard=2),
     Layout(replicate=2, tp=2),
+    Layout(cp=4),
+    Layout(cp=2, shard=2),
+    Layout(cp=2, tp=2),
 ]
 
 
@@ -136,7 +139,7 @@ def step(
 @pytest.mark.parametrize("family", MODELS)
 @ranks(4)
 def test_every_layout_takes_the_same_steps(family: str) -> None:
-    layouts = LAYOUTS if family == "llama" else [Layout(shard=2, tp=2)]
+    layouts = LAYOUTS if family == "llama" else [Layout(shard=2, tp=2), Layout(cp=2, tp=2)]
     assert max(deviations(family, "adamw", torch.float64, 3, layouts)) <= 1e-11
 
 

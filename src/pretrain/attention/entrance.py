@@ -1,6 +1,7 @@
 """The one way into attention, and the rule by which a backend is chosen."""
 
-from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,25 @@ from pretrain.attention.flex import flex
 from pretrain.attention.mask import Causal, Full, Mask
 from pretrain.attention.sdpa import sdpa
 
-Exchange = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+class Attend(Protocol):
+    """Attention whose scale, soft cap and sinks are said."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Mask) -> Tensor:
+        """As `attention`; fewer queries than keys are the last ones."""
+        ...
+
+
+class Exchange(Protocol):
+    """The seam where context parallelism trades keys and values: a rank's queries are some of the sequence's."""
+
+    def whole(self, *parts: Tensor) -> list[Tensor]:
+        """The whole sequence's [batch, heads, keys, …] of each rank's part."""
+        ...
+
+    def __call__(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+        """Attention of a rank's queries over the keys of all, or over k and v that are whole already."""
+        ...
 
 
 def attention(
@@ -27,10 +46,10 @@ def attention(
     """[batch, heads, seq, value_dim] of q [batch, heads, seq, head_dim], and of k and v [batch, kv_heads, keys, …].
 
     `scale` is 1 / √head_dim if not said; `softcap` c bends scores to c · tanh(score / c); `sinks` [heads] are scores of
-    a key without value; `exchange` is the seam where context parallelism trades keys and values.
+    a key without value; with an `exchange`, queries, keys and values are a rank's part of a sequence.
     """
     if exchange is not None:
-        q, k, v = exchange(q, k, v)
+        return exchange(partial(attention, scale=scale, softcap=softcap, sinks=sinks), q, k, v, mask)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     name = backend(q, k, v, mask, softcap, sinks)
     if name == "flash":

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from pretrain.attention.mask import Documents, Mask, Prefix, reach
+from pretrain.attention.mask import Documents, Mask, Prefix, latest, reach
 
 try:
     from flash_attn_interface import flash_attn_varlen_func as kernel  # 3: Hopper
@@ -33,8 +33,9 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, softcap: fl
     assert not isinstance(mask, Prefix), "`suits` said no"
     rows, _, queries, _ = q.shape
     if isinstance(mask, Documents):
-        starts = [length for row in mask.counted() for length in row]
-        lengths, inside = (starts, starts), mask.inside
+        every = mask.counted()
+        lengths = [n for row in every for n in latest(row, queries)], [n for row in every for n in row]
+        inside = mask.inside
     else:
         lengths, inside = ([queries] * rows, [k.shape[2]] * rows), mask
     before, after = reach(inside)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def sliding(width: int) -> Window:
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Causal or full inside a document, or through a window, nothing across.
+    """Causal or full inside a document, or through a window, nothing across; fewer queries than keys are the last ones.
 
     `ids` [batch, seq] rise by one where a document starts; `lengths` of each row's documents are counted if not said.
     """
@@ -52,6 +53,12 @@ class Documents:
         if self.lengths is not None:
             return self.lengths
         return [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in self.ids]
+
+
+def latest(lengths: Sequence[int], count: int) -> list[int]:
+    """How many places of each document are among the last `count` of a row."""
+    first = sum(lengths) - count
+    return [min(length, max(end - first, 0)) for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

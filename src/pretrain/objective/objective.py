@@ -67,6 +67,8 @@ def losses(
         asked["ahead"] = True
     if documents:
         asked |= {"documents": moved(batch.documents, device), "positions": moved(batch.positions[..., 0], device)}
+    elif batch.columns is not None:
+        asked["positions"] = moved(batch.columns[None], device)
     hidden, _, *rest = forward(moved(batch.tokens, device), **asked)
     extra = {name: moved(array, device) for name, array in batch.extra.items()}
     targets, weights = moved(batch.targets, device), moved(batch.weights, device)

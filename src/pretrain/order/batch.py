@@ -64,6 +64,13 @@ class Batch:
     sources: tuple[str, ...] = ()
     media: tuple = ()
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: np.ndarray | None = None  # [seq]: which places of the samples these are, where not all
+
+    def at(self, columns: np.ndarray) -> "Batch":
+        """Some places of every sample; `documents` stay whole."""
+        cut = {name: getattr(self, name)[:, columns] for name in ("tokens", "targets", "weights", "positions")}
+        extra = {name: array[..., columns] for name, array in self.extra.items()}
+        return replace(self, **cut, extra=extra, columns=columns)
 
     def part(self, start: int, stop: int) -> "Batch":
         """Samples `start` to `stop`: a micro-batch."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from pretrain.model.weights import Axis, Weight, expand, local
+from pretrain.parallel.context import divide
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.links import all_gather, reduce_scatter
 from pretrain.parallel.pieces import Box, boxes, divided, ranges
@@ -102,6 +103,8 @@ class Ranks:
         """Leaves a rank its part of the model. A gradient is a sum over ranks, never a mean. Raises UserError."""
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
+        if self.layout.cp > 1:
+            divide(model, self.group("cp"))
         if self.layout.replicate * self.layout.fold > 1:
             from torch.distributed.fsdp import FSDPModule, fully_shard  # half a second that one rank does not need
 
@@ -119,8 +122,8 @@ class Ranks:
             model.reshard()  # type: ignore[operator]
 
     def sum_over_data(self, x: Tensor) -> Tensor:
-        """The sum of what ranks with rows of their own have counted, in place."""
-        for name in ("shard", "replicate"):
+        """The sum of what ranks with rows, or parts of rows, of their own have counted, in place."""
+        for name in ("fold", "replicate"):
             if getattr(self.layout, name) > 1:
                 dist.all_reduce(x, group=self.group(name))
         return x

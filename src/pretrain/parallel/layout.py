@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import lcm, prod
 from typing import TYPE_CHECKING
 
 from pretrain.base.errors import UserError
@@ -100,6 +100,11 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
             raise UserError(what, expected=_or(fit))
     if sequence % layout.tp:
         raise UserError(f"parallel.tp = {layout.tp} does not divide a sequence of {sequence} tokens")
+    least = lcm(2, layout.tp)  # a rank of cp has two chunks, which those of tp divide
+    if layout.cp > 1 and sequence % (layout.cp * least):
+        fit = [n for n in divisors(sequence) if sequence % (n * least) == 0] or [1]
+        what = f"parallel.cp = {layout.cp} · {least} = {layout.cp * least} does not divide a sequence of {sequence} tokens"
+        raise UserError(f"{what}: every rank has two chunks of it, cut by tp = {layout.tp}", expected=_or(fit))
     if rows % layout.data:
         near = max((n for n in divisors(rows) if n <= layout.data), default=1)
         what = f"replicate {layout.replicate} · shard {layout.shard} = {layout.data} data ranks do not divide a batch"

@@ -222,13 +222,13 @@ class Work:
     def divide(self) -> None:
         """Finds the layout of the ranks that were started. Raises UserError where it cannot be."""
         section, train = self.recipe.parallel, self.recipe.train
-        layout = settle(launch.size(), section.replicate, section.shard, section.tp)
+        layout = settle(launch.size(), section.replicate, section.shard, section.tp, cp=section.cp)
         row = self.recipe.tokens.row or train.sequence
         shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
         refuse(layout, self.config.axes(), rows=train.batch // row, sequence=shortest)
-        if layout.tp > 1 and self.objective.ahead:
+        for name in (name for name in ("cp", "tp") if getattr(layout, name) > 1 and self.objective.ahead):
             what = f"the objective {train.objective.use} looks across parts of a sequence"
-            raise UserError(f"parallel.tp: {what}", where=str(self.recipe.origin("parallel.tp")), expected="1")
+            raise UserError(f"parallel.{name}: {what}", where=str(self.recipe.origin(f"parallel.{name}")), expected="1")
         self.ranks = Ranks.of(layout, self.device)
 
     def throw_away(self) -> tuple[State, Steps]:

@@ -15,6 +15,7 @@ from pretrain.objective.cross_entropy import Loss
 from pretrain.objective.objective import Objective, moved
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.parallel.apply import Ranks
+from pretrain.parallel.context import columns
 from pretrain.precision.policy import Policy
 from pretrain.recipe.train import Balance
 from pretrain.train.routers import Routers
@@ -55,7 +56,11 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     balances experts is no part of the loss that is told."""
     ranks, routers, routed = steps.ranks, Routers.of(state.model), batch.own_weights > 0
     batch = steps.objective.prepare(batch, steps.vocabulary)
-    own = np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64), routed.sum(), len(batch.tokens)
+    if ranks.layout.cp > 1:
+        places = columns(batch.tokens.shape[1], ranks.place("cp"), ranks.layout.cp)
+        batch, routed = batch.at(places), routed[:, places]
+    counts = np.where(batch.targets == IGNORE, 0, batch.weights).sum(dtype=np.float64), routed.sum()
+    own = *counts, len(batch.tokens) / ranks.layout.cp
     count, tokens, sequences = map(
         float, ranks.sum_over_data(torch.tensor(own, dtype=torch.float64, device=steps.policy.device))
     )
@@ -66,7 +71,7 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
         parameter.grad = None
     total: Tensor | float = 0.0
     parts: dict[str, Loss] = {}
-    micro = steps.micro_batch * max(steps.sequence // batch.tokens.shape[1], 1)
+    micro = steps.micro_batch * max(steps.sequence // batch.documents.shape[1], 1)
     for start in range(0, len(batch.tokens), micro):
         part = batch.part(start, start + micro)
         counted = moved(routed[start : start + micro], parameters[0].device)

@@ -104,7 +104,8 @@ class Experts(nn.Module):
     """The `stacks` that a router chooses from, each token's outputs weighted and summed; a `shared` one sees all.
 
     `dispatch` is the seam where expert parallelism sends rows to the ranks that hold their experts, and back; `reduce`
-    the one where tensor parallelism adds up what ranks with a part of every expert have made.
+    the one where tensor parallelism adds up what ranks with a part of every expert have made; `sequence` the one where
+    ranks with a part of every sequence add up what they have counted in theirs.
     """
 
     def __init__(self, router: Router, stacks: nn.Module, shared: nn.Module | None = None) -> None:
@@ -112,6 +113,7 @@ class Experts(nn.Module):
         self.router, self.stacks, self.shared = router, stacks, shared
         self.dispatch: Dispatch | None = None
         self.reduce: Callable[[Tensor], Tensor] | None = None
+        self.sequence: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[batch, seq, embed] like x, and the statistics of the tokens that are `counted` [batch, seq], else of all."""
@@ -125,7 +127,7 @@ class Experts(nn.Module):
         out = out.index_select(0, order.argsort()).unflatten(0, choice.experts.shape)
         y = (out * choice.weights[..., None]).sum(-2).to(x.dtype)
         y = y if self.reduce is None else self.reduce(y)
-        return y if self.shared is None else y + self.shared(x), statistics(choice, counted)
+        return y if self.shared is None else y + self.shared(x), statistics(choice, counted, self.sequence)
 
 
 def grouped(rows: Tensor, stack: Tensor, counts: Tensor) -> Tensor:
@@ -161,21 +163,26 @@ class Routing(NamedTuple):
     entropy: Tensor
 
 
-def statistics(choice: Choice, counted: Tensor | None) -> Tensor:
+def statistics(
+    choice: Choice, counted: Tensor | None, sequence: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Of one layer, float32 [experts + 3]: what `routing` takes apart.
 
     Balance is experts · Σ load · share of each sequence, both means over its tokens (Fedus et al. 2021, arXiv
     2101.03961, 2.2), summed over the sequences, so that it does not depend on how a batch is cut. z is the sum of
-    (log Σ exp logits)² (Zoph et al. 2022, arXiv 2202.08906, 3.2); entropy, in nats, is of a token's shares.
+    (log Σ exp logits)² (Zoph et al. 2022, arXiv 2202.08906, 3.2); entropy, in nats, is of a token's shares. Of a part
+    of each sequence, balance is that part's term of the sum over tokens: load and length are the whole `sequence`'s.
     """
     count = choice.logits.shape[-1]
     kept = torch.ones_like(choice.logits[..., 0]) if counted is None else counted.to(choice.logits.dtype)
-    tokens = kept.sum(-1, keepdim=True).clamp_min(1)  # [batch, 1]
     load = torch.zeros_like(choice.logits[:, 0]).scatter_add(
         -1, choice.experts.flatten(1), kept.repeat_interleave(choice.experts.shape[-1], 1)
     )
     share = (choice.share * kept[..., None]).sum(1)
-    balance = count * (load / tokens * share / tokens).sum()
+    whole = torch.cat([load, kept.sum(-1, keepdim=True)], -1)  # [batch, experts + 1], without gradient
+    whole = whole if sequence is None else sequence(whole)
+    tokens = whole[:, -1:].clamp_min(1)
+    balance = count * (whole[:, :-1] / tokens * share / tokens).sum()
     z = (choice.logits.logsumexp(-1).square() * kept).sum()
     with torch.no_grad():
         entropy = (torch.special.entr(choice.share).sum(-1) * kept).sum()

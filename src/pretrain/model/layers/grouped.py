@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pretrain.attention.entrance import attention
+from pretrain.attention.entrance import Exchange, attention
 from pretrain.attention.mask import Window, narrow
 from pretrain.model.decoder import Where
 from pretrain.model.layers.norm import RMSNorm
@@ -17,7 +17,7 @@ class GroupedAttention(nn.Module):
 
     `fused` holds q, k and v as one matrix `qkv`; `norm` norms queries and keys before they are turned, by head or over
     "all" heads at once; `rotary` is the number of the stack's rotary table, None for no turn; `window` is what this
-    layer sees of what all see.
+    layer sees of what all see; `exchange` the seam of ranks that have a part of a sequence each.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class GroupedAttention(nn.Module):
         self.sinks = nn.Parameter(torch.zeros(heads)) if sinks else None
         self.out = nn.Linear(heads * head_dim, width, bias=out_bias)
         self.fused = fused
+        self.exchange: Exchange | None = None
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         """[batch, seq, width] like x."""
@@ -70,7 +71,9 @@ class GroupedAttention(nn.Module):
         if where.cache is not None:
             k, v = where.cache.extend(self, k, v, keep=None if self.window is None else self.window.before)
         mask = narrow(where.mask, self.window)
-        out = attention(q, k, v, mask=mask, scale=self.scale, softcap=self.softcap, sinks=self.sinks)
+        out = attention(
+            q, k, v, mask=mask, scale=self.scale, softcap=self.softcap, sinks=self.sinks, exchange=self.exchange
+        )
         return self.out(out.transpose(1, 2).flatten(2))
 
     def parts(self, fused: Tensor) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ made of one narrow latent, which is all that a cache keeps, beside one rotary ke
 import torch
 from torch import Tensor, nn
 
-from pretrain.attention.entrance import attention
+from pretrain.attention.entrance import Exchange, attention
 from pretrain.model.decoder import Where
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.layers.rope import rotate
@@ -15,7 +15,8 @@ class LatentAttention(nn.Module):
     `value` wide.
 
     Keys and values come from a latent of `kv_rank`, queries from one of `q_rank`, or straight from the stream if None.
-    Pairs that turn are neighbours if `interleaved`. `scale` is 1 / √(plain + turned), if not said.
+    Pairs that turn are neighbours if `interleaved`. `scale` is 1 / √(plain + turned), if not said. `exchange` is the
+    seam of ranks that have a part of a sequence each: they trade the latent, which is narrower than what it makes.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LatentAttention(nn.Module):
         self.kv_norm = RMSNorm(kv_rank, eps)
         self.kv_up = nn.Linear(kv_rank, heads * (plain + value), bias=False)
         self.out = nn.Linear(heads * value, width, bias=False)
+        self.exchange: Exchange | None = None
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         """[batch, seq, width] like x."""
@@ -61,10 +63,12 @@ class LatentAttention(nn.Module):
             latent, k_turned = where.cache.extend(self, latent, k_turned)
             if x.shape[1] == 1:
                 return self._of_latent(q, q_turned, latent, k_turned, where)
+        if self.exchange is not None:
+            latent, k_turned = self.exchange.whole(latent, k_turned)
         k, v = self._heads(self.kv_up(latent[:, 0]), self.plain + self.value).split([self.plain, self.value], -1)
         q = torch.cat([q.to(v.dtype), q_turned.to(v.dtype)], -1)
         k = torch.cat([k, k_turned.to(v.dtype).expand(-1, k.shape[1], -1, -1)], -1)
-        out = attention(q, k, v, mask=where.mask, scale=self.scale)
+        out = attention(q, k, v, mask=where.mask, scale=self.scale, exchange=self.exchange)
         return self.out(out.transpose(1, 2).flatten(2))
 
     def _of_latent(self, q: Tensor, q_turned: Tensor, latent: Tensor, k_turned: Tensor, where: Where) -> Tensor:
