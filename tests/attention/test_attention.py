@@ -19,6 +19,7 @@ MUTANTS = [
     ("src/pretrain/attention/sdpa.py", "self.sinks / self.scale", "self.sinks"),
     ("src/pretrain/attention/sdpa.py", "pad(seen, (1, 0), value=True)", "pad(seen, (1, 0), value=False)"),
     ("src/pretrain/attention/sdpa.py", "q = pad(q, (0, 0, 1, 0)) if causal else q", "q = q"),
+    ("src/pretrain/attention/mask.py", "first = sum(lengths) - count", "first = 0"),
     ("src/pretrain/attention/mask.py", "Window(window.before) if mask.causal else window", "window"),
 ]  # fmt: skip
 
@@ -88,7 +89,7 @@ def test_a_layer_narrows_what_all_see() -> None:
 
 
 @pytest.mark.parametrize("queries", [1, 3])
-@pytest.mark.parametrize("mask", [Causal(), Window(2)])
+@pytest.mark.parametrize("mask", [Causal(), Window(2), Documents(torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2]]))])
 def test_few_queries_after_a_cache_are_the_last_ones(queries: int, mask: Mask, block: int) -> None:
     q, k, v = torch.randn(3, 1, 2, 8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = plain(q, k, v, mask, 0.5)

@@ -55,6 +55,13 @@ def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> No
     assert told.value.expected.startswith("2 of them")
     with pytest.raises(UserError, match="tp = 2 does not divide a sequence of 15"):
         refuse(Layout(tp=2), {}, rows=8, sequence=15)
+    with pytest.raises(UserError, match=r"cp = 4 · 2 = 8 does not divide a sequence of 12") as told:
+        refuse(Layout(cp=4), {}, rows=8, sequence=12)
+    assert told.value.expected == "1 or 2 or 3 or 6"
+    with pytest.raises(UserError, match=r"cp = 2 · 4 = 8 does not divide a sequence of 12") as told:
+        refuse(Layout(cp=2, tp=4), {}, rows=8, sequence=12)
+    assert told.value.expected == "1 or 3"
+    refuse(Layout(cp=2, tp=3), {}, rows=8, sequence=12)
     refuse(Layout(shard=4, tp=2), AXES, rows=8, sequence=16)
 
 

@@ -34,9 +34,9 @@ def sdpa(
 def _by_document(one: "_Kernel", q: Tensor, k: Tensor, v: Tensor, mask: Documents) -> Tensor:
     rows = []
     for row, lengths in enumerate(mask.counted()):
-        sizes = latest(lengths, q.shape[2]), list(lengths), list(lengths)
-        here = zip(*(x[row : row + 1].split(size, 2) for x, size in zip((q, k, v), sizes, strict=True)), strict=True)
-        parts = [one.attend(*document, mask.inside) for document in here if document[0].shape[2]]
+        qs = q[row : row + 1].split(latest(lengths, q.shape[2]), 2)
+        ks, vs = (tensor[row : row + 1].split(list(lengths), 2) for tensor in (k, v))
+        parts = [one.attend(q, k, v, mask.inside) for q, k, v in zip(qs, ks, vs, strict=True) if q.shape[2]]
         rows.append(torch.cat(parts, 2))
     return torch.cat(rows)
 

@@ -61,7 +61,7 @@ def divide(model: nn.Module, group: ProcessGroup) -> None:
             what = f"blocks.{number} has no attention that sees the other parts of a sequence"
             raise UserError(f"parallel.cp: {what}", expected="parallel.cp = 1 for this family")
         for module in seams:
-            module.exchange = context  # type: ignore[assignment]
+            module.exchange = context
     for module in model.modules():
         if isinstance(module, Experts):
             module.sequence = context.sum

@@ -103,7 +103,9 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
     least = lcm(2, layout.tp)  # a rank of cp has two chunks, which those of tp divide
     if layout.cp > 1 and sequence % (layout.cp * least):
         fit = [n for n in divisors(sequence) if sequence % (n * least) == 0] or [1]
-        what = f"parallel.cp = {layout.cp} · {least} = {layout.cp * least} does not divide a sequence of {sequence} tokens"
+        what = (
+            f"parallel.cp = {layout.cp} · {least} = {layout.cp * least} does not divide a sequence of {sequence} tokens"
+        )
         raise UserError(f"{what}: every rank has two chunks of it, cut by tp = {layout.tp}", expected=_or(fit))
     if rows % layout.data:
         near = max((n for n in divisors(rows) if n <= layout.data), default=1)

@@ -163,9 +163,7 @@ class Routing(NamedTuple):
     entropy: Tensor
 
 
-def statistics(
-    choice: Choice, counted: Tensor | None, sequence: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
+def statistics(choice: Choice, counted: Tensor | None, sequence: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Of one layer, float32 [experts + 3]: what `routing` takes apart.
 
     Balance is experts · Σ load · share of each sequence, both means over its tokens (Fedus et al. 2021, arXiv
