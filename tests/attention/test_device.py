@@ -37,10 +37,12 @@ def moved(mask: Mask) -> Mask:
 @pytest.mark.parametrize("which", ["sdpa", "flex", "flash"])
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("more", ["", "soft cap", "sinks"])
+@pytest.mark.parametrize("more", ["", "soft cap", "sinks", "few"])
 def test_output_and_gradients(which: str, name: str, dtype: torch.dtype, more: str) -> None:
+    if more == "few" and name == "prefix" and which == "sdpa":
+        pytest.skip("a part of a sequence comes to it without a prefix")
     generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 4, 9, 16), (2, 2, 9, 16), (2, 2, 9, 16), (4,)]
+    shapes = [(2, 4, 5 if more == "few" else 9, 16), (2, 2, 9, 16), (2, 2, 9, 16), (4,)]
     drawn = [torch.randn(shape, generator=generator).cuda() for shape in shapes]
     one = [tensor.to(dtype if tensor.dim() > 1 else torch.float32).requires_grad_() for tensor in drawn]
     mask, softcap, sinks = moved(MASKS[name]), 1.5 if more == "soft cap" else None, more == "sinks"

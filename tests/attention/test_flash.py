@@ -74,6 +74,10 @@ def test_it_is_handed_every_mask(
         (Causal(), {"softcap": 5.0}, ("flash", "flex")),
         (Causal(), {"sinks": torch.zeros(4)}, ("flex", "flex")),
         (Window(3), {"queries": 1}, ("flash", "sdpa")),
+        (Causal(), {"queries": 4}, ("flash", "sdpa")),
+        (Causal(), {"queries": 4, "learns": True}, ("flash", "flex")),
+        (Full(), {"queries": 4, "learns": True}, ("flash", "sdpa")),
+        (Window(3), {"queries": 4, "learns": True}, ("flash", "flex")),
         (Window(3), {"dtype": torch.float32}, ("flex", "flex")),
         (Window(3), {"dtype": torch.float64}, ("sdpa", "sdpa")),
         (Window(3), {"values": 32}, ("flex", "flex")),
@@ -91,5 +95,6 @@ def test_the_rule(
         with FakeTensorMode():
             made = {"device": more.get("device", "cuda"), "dtype": more.get("dtype", torch.bfloat16)}
             q, k, v = (torch.empty(2, 4, *size, **made) for size in ((queries, width), (9, width), (9, values)))
+            q.requires_grad_(more.get("learns", False))
             found.append(backend(q, k, v, mask, more.get("softcap"), more.get("sinks")))
     assert tuple(found) == expected

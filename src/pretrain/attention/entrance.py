@@ -61,13 +61,15 @@ def backend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, softcap: float | None, 
     """Which one computes this: "sdpa", "flash" or "flex".
 
     Not on a GPU, sdpa. On one, flash where it is installed and computes it; flex where sdpa would go piece by piece
-    (windows, documents, prefixes, soft caps, sinks over whole sequences); sdpa for what is one kernel's call.
+    (windows, documents, prefixes, soft caps, sinks, a part of a sequence's queries); sdpa for what is one kernel's call,
+    and for the few queries after a cache, of which no gradient is asked.
     """
     if q.device.type != "cuda":
         return "sdpa"
     if flash.suits(q, k, v, mask, sinks):
         return "flash"
-    whole = softcap is None and sinks is None and isinstance(mask, Full | Causal)
-    after_cache = q.shape[2] != k.shape[2]
+    fewer = q.shape[2] != k.shape[2]
+    whole = softcap is None and sinks is None and isinstance(mask, Full if fewer else Full | Causal)
+    after_cache = fewer and not q.requires_grad
     suits = min(q.shape[-1], v.shape[-1]) >= 16 and q.dtype is not torch.float64
     return "flex" if suits and not whole and not after_cache else "sdpa"
