@@ -8,6 +8,7 @@ from pretrain.attention import sdpa
 from pretrain.attention.entrance import attention
 from pretrain.attention.mask import Causal, Documents, Full, Mask, Prefix, Window, narrow
 from pretrain.attention.plain import plain
+from pretrain.train.recompute import measured
 
 MUTANTS = [
     ("src/pretrain/attention/plain.py", "seen & (q - k <= before)", "seen & (q - k < before)"),
@@ -17,6 +18,9 @@ MUTANTS = [
     ("src/pretrain/attention/sdpa.py", "max(place - before, 0)", "max(place - before + 1, 0)"),
     ("src/pretrain/attention/sdpa.py", "place + block.shape[2] + after", "place + block.shape[2]"),
     ("src/pretrain/attention/sdpa.py", "self.sinks / self.scale", "self.sinks"),
+    ("src/pretrain/attention/sdpa.py", "late * (two - sums)", "late * (one - sums)"),
+    ("src/pretrain/attention/sdpa.py", "            first += 1\n", ""),
+    ("src/pretrain/attention/sdpa.py", "return q1 + q2, ", "return q1, "),
     ("src/pretrain/attention/sdpa.py", "pad(seen, (1, 0), value=True)", "pad(seen, (1, 0), value=False)"),
     ("src/pretrain/attention/sdpa.py", "q = pad(q, (0, 0, 1, 0)) if causal else q", "q = q"),
     ("src/pretrain/attention/mask.py", "first = sum(lengths) - count", "first = 0"),
@@ -91,9 +95,32 @@ def test_a_layer_narrows_what_all_see() -> None:
 @pytest.mark.parametrize("queries", [1, 3])
 @pytest.mark.parametrize("mask", [Causal(), Window(2), Documents(torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2]]))])
 def test_few_queries_after_a_cache_are_the_last_ones(queries: int, mask: Mask, block: int) -> None:
-    q, k, v = torch.randn(3, 1, 2, 8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = plain(q, k, v, mask, 0.5)
-    assert close(attention(q[:, :, -queries:], k, v, mask=mask), whole[:, :, -queries:])
+    generator = torch.Generator().manual_seed(0)
+    for kv_heads, values, with_sinks in ((4, 4, False), (2, 3, True), (2, 6, False)):
+        shapes = [(1, 4, 8, 4), (1, kv_heads, 8, 4), (1, kv_heads, 8, values), (4,)]
+        one = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+        two = [tensor.detach().clone().requires_grad_() for tensor in one]
+        sinks = (one[3], two[3]) if with_sinks else (None, None)
+        here = attention(one[0][:, :, -queries:], *one[1:3], mask=mask, sinks=sinks[0])
+        there = plain(*two[:3], mask, 0.5, None, sinks[1])[:, :, -queries:]
+        assert close(here, there)
+        weight = torch.randn(there.shape, generator=generator, dtype=torch.float64)
+        (here * weight).sum().backward()
+        (there * weight).sum().backward()
+        for a, b in zip(one[: 3 + with_sinks], two, strict=False):
+            assert a.grad is not None and b.grad is not None and close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("more", ["", "sinks"])
+def test_memory_of_a_part_grows_with_the_sequence(more: str) -> None:
+    kept = []
+    for seq in (1024, 4096):
+        q, k = (torch.randn(1, 2, n, 8, requires_grad=True) for n in (seq // 2, seq))
+        sinks = torch.zeros(2, requires_grad=True) if more else None
+        kept.append(
+            measured(torch.nn.Identity(), lambda q, k, s: attention(q, k, k, mask=Causal(), sinks=s), q, k, sinks)
+        )
+    assert kept[1] <= 4.1 * kept[0]
 
 
 @pytest.mark.parametrize("kind", ["causal", "full", "sliding", "two-sided", "documents", "prefix"])

@@ -61,8 +61,8 @@ def backend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, softcap: float | None, 
     """Which one computes this: "sdpa", "flash" or "flex".
 
     Not on a GPU, sdpa. On one, flash where it is installed and computes it; flex where sdpa would go piece by piece
-    (windows, documents, prefixes, soft caps, sinks, a part of a sequence's queries); sdpa for what is one kernel's call,
-    and for the few queries after a cache, of which no gradient is asked.
+    (windows, documents, prefixes, soft caps, sinks, queries of a part of a sequence); sdpa for what is one kernel's
+    call, and for few queries after a cache, of which no gradient is asked.
     """
     if q.device.type != "cuda":
         return "sdpa"

@@ -3,10 +3,13 @@
 Documents go one by one. A window goes by blocks of queries, each against the keys that it reaches; all blocks inside
 share one small mask. A prefix is full attention for its own queries and causal attention for the rest. A sink is a
 first key whose score comes from one more feature; causal sequences get a first query too, so that both stay aligned.
-A soft cap is no kernel's: its blocks follow the formula and are computed again in the backward pass.
+A soft cap is no kernel's: its blocks follow the formula and are computed again in the backward pass. On a CPU, causal
+queries that come after other keys go over those and over their own apart, and both results are merged by the sums of
+their weights (Milakov & Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135, 3.1).
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,8 @@ from pretrain.attention.mask import Causal, Documents, Full, Mask, Prefix, Windo
 from pretrain.attention.plain import band, weigh
 
 BLOCK = 256  # queries
+FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def sdpa(
@@ -72,7 +77,18 @@ class _Kernel:
         square = before is None and after == 0 and q.shape[2] == k.shape[2]
         if self.softcap is None and (everything or square):
             return self.fused(q, k, v, causal=not everything)
+        merges = q.device.type == "cpu" and v.shape[-1] <= q.shape[-1]
+        if self.softcap is None and before is None and after == 0 and merges:
+            return self.after(q, k, v)
         return self.by_blocks(q, k, v, (before, after))
+
+    def after(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal queries, each over all keys before the first of them as well."""
+        first, wide = k.shape[2] - q.shape[2], v.shape[-1]
+        if self.sinks is not None:
+            q, k, v = self.sunk(q, k, v)
+            first += 1
+        return _After.apply(q, k, _padded(v, q), first, self.scale)[..., :wide]
 
     def by_blocks(self, q: Tensor, k: Tensor, v: Tensor, bounds: tuple[int | None, int | None]) -> Tensor:
         """Blocks of queries, each against the keys that it reaches."""
@@ -108,18 +124,56 @@ class _Kernel:
         """One kernel's call."""
         wide, grouped = v.shape[-1], q.shape[1] != k.shape[1]
         if self.sinks is not None:
-            column = (self.sinks / self.scale)[None, :, None, None].expand(*q.shape[:3], 1).to(q.dtype)
-            q = torch.cat([q, column], -1)
-            k, v = pad(k, (0, 1, 1, 0)), pad(v, (0, 0, 1, 0))
-            k = torch.cat([_sink_key(k), k[:, :, 1:]], 2)
+            q, k, v = self.sunk(q, k, v)
             q = pad(q, (0, 0, 1, 0)) if causal else q
             seen = None if seen is None else pad(seen, (1, 0), value=True)
-        if v.shape[-1] < q.shape[-1]:  # kernels want one width; without one they would hold all scores
-            v = pad(v, (0, q.shape[-1] - v.shape[-1]))
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, is_causal=causal, scale=self.scale, enable_gqa=grouped
+            q, k, _padded(v, q), attn_mask=seen, is_causal=causal, scale=self.scale, enable_gqa=grouped
         )
         return out[:, :, 1:, :wide] if self.sinks is not None and causal else out[..., :wide]
+
+    def sunk(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with the sink as a first key, whose score is of one more feature."""
+        assert self.sinks is not None
+        column = (self.sinks / self.scale)[None, :, None, None].expand(*q.shape[:3], 1).to(q.dtype)
+        q = torch.cat([q, column], -1)
+        k, v = pad(k, (0, 1, 1, 0)), pad(v, (0, 0, 1, 0))
+        return q, torch.cat([_sink_key(k), k[:, :, 1:]], 2), v
+
+
+class _After(torch.autograd.Function):
+    """Causal attention of the last queries: over the `first` keys, over their own, and the two merged."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: int, scale: float) -> Tensor:
+        (early, one), (late, two) = (
+            FORWARD(q, k[:, :, keys], v[:, :, keys], 0.0, causal, scale=scale) for keys, causal in _apart(first)
+        )
+        sums = torch.logaddexp(one, two)
+        out = early * (one - sums).exp()[..., None] + late * (two - sums).exp()[..., None]
+        out = out.to(v.dtype)
+        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.first, ctx.scale = first, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, sums = ctx.saved_tensors
+        (q1, k1, v1), (q2, k2, v2) = (  # with the sums of all weights, each part's gradients are those of the whole
+            BACKWARD(up, q, k[:, :, keys], v[:, :, keys], out, sums, 0.0, causal, scale=ctx.scale)
+            for keys, causal in _apart(ctx.first)
+        )
+        return q1 + q2, torch.cat([k1, k2], 2), torch.cat([v1, v2], 2), None, None
+
+
+def _apart(first: int) -> tuple[tuple[slice, bool], tuple[slice, bool]]:
+    """(keys, whether causal) of the two parts."""
+    return (slice(first), False), (slice(first, None), True)
+
+
+def _padded(v: Tensor, q: Tensor) -> Tensor:
+    """Values as wide as queries: kernels want one width, and would hold all scores without."""
+    return pad(v, (0, q.shape[-1] - v.shape[-1])) if v.shape[-1] < q.shape[-1] else v
 
 
 def _sink_key(k: Tensor) -> Tensor:
