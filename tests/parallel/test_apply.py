@@ -21,7 +21,7 @@ from ranks import ranks
 LLAMA = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)  # fmt: skip
 MUTANTS = [
-    ("src/pretrain/parallel/apply.py", "            model.reshard()", "            pass"),
+    ("src/pretrain/parallel/apply.py", "                module.reshard()", "                pass"),
     ("src/pretrain/parallel/apply.py", "if divided(weight) is None and (g", "if divided(weight) is not None and (g"),
     (
         "src/pretrain/parallel/apply.py",
@@ -115,7 +115,7 @@ def step(
     rows = module.weights(config)
     model = make(module, config).to(dtype)
     initialise(model, rows, 0.3, 0)
-    on.apply(model, rows, config.axes())
+    rows = on.apply(model, rows, config.axes())
     wholly = [] if on.alone else [on.wholly(rows, config.axes())]
     moves = OPTIMIZERS[optimizer]().build(model, rows, *wholly)
     state = State(model, rows, moves, 0, 0, History((Segment(0, {"a": 1.0}, {}),)), config.axes(), on)

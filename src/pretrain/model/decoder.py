@@ -116,27 +116,27 @@ class Decoder(nn.Module):
         causal: bool = True,
         ahead: bool = False,
         counted: Tensor | None = None,
+        part: range | None = None,
+        hidden: Tensor | None = None,
     ) -> Output:
         """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds.
 
         `positions` [batch, seq] follow the cache, if not said. With `ahead`, the modules that look further run as well.
-        Statistics are of the tokens that are `counted` [batch, seq].
+        Statistics are of the tokens that are `counted` [batch, seq]. Only a `part` of the blocks runs, if said, on the
+        `hidden` states of those before.
         """
         if positions is None:
             positions = follow(tokens, 0 if cache is None else cache.length)
-        dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
+        embedded, x = self.enter(tokens, positions) if hidden is None else (hidden, hidden)
+        dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
         turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
         where = Where(tokens, visible(documents, causal), turns, cache, counted)
-        x = self.embed(tokens)
-        if self.embed_scale is not None:
-            x = x * self.embed_scale
-        embedded = x
-        if self.places is not None:
-            x = x + self.places(positions)
         aux = x.new_zeros(0, dtype=torch.float32)
-        for block in self.blocks:
-            x, more = block(x, where)
+        for number in range(len(self.blocks)) if part is None else part:
+            x, more = self.blocks[number](x, where)
             aux = aux if more is None else torch.cat([aux, more])
+        if part is not None and part.stop < len(self.blocks):
+            return Output(x, aux)
         states = [x := self.norm(x)]
         for k, module in enumerate(self.ahead if ahead else (), 1):
             x, normed, more = module(x, embedded, where, k)
@@ -144,6 +144,13 @@ class Decoder(nn.Module):
             aux = aux if more is None else torch.cat([aux, more])
         hidden, *further = states if self.hidden_scale is None else [one * self.hidden_scale for one in states]
         return Output(hidden, aux, tuple(further))
+
+    def enter(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings [batch, seq, embed] of tokens, and what goes into the first block."""
+        x = self.embed(tokens)
+        if self.embed_scale is not None:
+            x = x * self.embed_scale
+        return x, x if self.places is None else x + self.places(positions)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """[batch, seq, vocab] of tokens [batch, seq]."""

@@ -60,26 +60,35 @@ class Encoder(nn.Module):
         positions: Tensor | None = None,
         documents: Tensor | None = None,
         causal: bool = False,
+        part: range | None = None,
+        hidden: Tensor | None = None,
     ) -> Output:
         """Hidden states of tokens [batch, seq]; `documents` [batch, seq] stops attention at their bounds.
 
-        `positions` [batch, seq] are counted from 0, if not said.
+        `positions` [batch, seq] are counted from 0, if not said. Only a `part` of the blocks runs, if said, on the
+        `hidden` states of those before.
         """
+        x = self.enter(tokens, positions) if hidden is None else hidden
+        positions = follow(tokens, 0) if positions is None else positions
+        dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
+        turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
+        where = Where(tokens, visible(documents, causal), turns)
+        aux = x.new_zeros(0, dtype=torch.float32)
+        for number in range(len(self.blocks)) if part is None else part:
+            x, more = self.blocks[number](x, where)
+            aux = aux if more is None else torch.cat([aux, more])
+        if part is not None and part.stop < len(self.blocks):
+            return Output(x, aux)
+        return Output(self.transform(self.norm(x)), aux)
+
+    def enter(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        """[batch, seq, embed] of tokens: what goes into the first block."""
         x = self.embed(tokens)
         if self.kinds is not None:
             x = x + self.kinds.weight[0]
         if self.places is not None:
             x = x + self.places(self.placed(tokens, positions))
-        x = self.embed_norm(x)
-        positions = follow(tokens, 0) if positions is None else positions
-        dtype = torch.float64 if self.embed.weight.dtype is torch.float64 else torch.float32
-        turns = tuple(rotary(positions, dtype) for rotary in self.rotaries)
-        where = Where(tokens, visible(documents, causal), turns)
-        aux = x.new_zeros(0, dtype=torch.float32)
-        for block in self.blocks:
-            x, more = block(x, where)
-            aux = aux if more is None else torch.cat([aux, more])
-        return Output(self.transform(self.norm(x)), aux)
+        return self.embed_norm(x)
 
     def placed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
         """Rows of the table of places, [batch or 1, seq]."""

@@ -55,13 +55,15 @@ def losses(
     *,
     documents: bool,
     z_loss: float = 0.0,
+    ends: bool = True,
 ) -> dict[str, Loss]:
     """Of a prepared batch. `forward` is the model, compiled or not; with `documents`, attention stops at their bounds.
 
-    A model of a user's own is asked for `causal=False` and `ahead=True` only where the objective needs them.
+    A model of a user's own is asked for `causal=False` and `ahead=True` only where the objective needs them. Where
+    `forward` is not the stack's `ends`, or the head is another rank's, losses are nothing but their names.
     """
     head: nn.Linear = model.get_submodule("head")  # type: ignore[assignment]
-    device = head.weight.device
+    device = next(model.parameters()).device
     asked: dict[str, object] = {} if objective.causal else {"causal": False}
     if objective.ahead:
         asked["ahead"] = True
@@ -77,7 +79,13 @@ def losses(
     def cost(hidden: Tensor, targets: Tensor, weights: Tensor) -> Loss:
         softcap: float | None = getattr(head, "softcap", None)  # a plain nn.Linear has none
         shared: Shared | None = getattr(head, "shared", None)
-        return cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap, shared=shared)
+        told: Callable[[Loss], Loss] | None = getattr(head, "told", None)  # of several stages, by the one that has it
+        if ends and isinstance(head, nn.Linear):
+            found = cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap, shared=shared)
+        else:
+            zero = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+            found = Loss(zero, zero.clone())
+        return found if told is None or torch.is_grad_enabled() else told(found)
 
     return objective.loss(given, cost)
 

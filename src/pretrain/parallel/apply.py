@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from pretrain.parallel.layout import Layout
 from pretrain.parallel.links import all_gather, reduce_scatter
 from pretrain.parallel.pieces import Box, boxes, divided, ranges
 from pretrain.parallel.pieces import whole as everything
+from pretrain.parallel.pipeline import BEFORE, Stages, Step, Way, join, split, sum_copies
 from pretrain.parallel.tensor import share
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Ranks:
             return cls(layout)
         meshes = layout.meshes(device)
         groups = {name: mesh.get_group(name) for mesh in reversed(meshes) for name in mesh.mesh_dim_names or ()}
+        if layout.pp > 1:  # once more, for what goes to earlier stages
+            groups["back"] = dist.new_group() if layout.pp == layout.ranks else meshes[1].get_group("pp")
         return cls(layout, meshes, {**groups, "copy": meshes[1]["fold", "tp"]._flatten("copy").get_group()})
 
     @property
@@ -95,12 +98,21 @@ class Ranks:
             dist.barrier()
 
     @property
+    def stages(self) -> Stages:
+        """This rank's stage, where there are several."""
+        return Stages(self.place("pp"), self.layout.pp, self.layout.chunks, (self.group("pp"), self.group("back")))
+
+    @property
     def data_rank(self) -> int:
         """Which of the layout's `data` shares of a batch is this rank's."""
         return self.place("replicate") * self.layout.shard + self.place("shard")
 
-    def apply(self, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> None:
-        """Leaves a rank its part of the model. A gradient is a sum over ranks, never a mean. Raises UserError."""
+    def apply(self, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> list[Weight]:
+        """Leaves a rank its part of the model, and returns the rows of what that is of. A gradient is a sum over ranks,
+        never a mean. Raises UserError."""
+        rows = expand(rows)
+        if self.layout.pp > 1:
+            rows = split(model, rows, axes, self.stages)
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
         if self.layout.cp > 1:
@@ -109,17 +121,38 @@ class Ranks:
             from torch.distributed.fsdp import FSDPModule, fully_shard  # half a second that one rank does not need
 
             mesh = self.view("replicate", "fold") if self.layout.replicate > 1 else self.view("fold")
+            gather = {"reshard_after_forward": False} if self.layout.pp > 1 else {}  # passes of others come between
             for module in (*model.blocks, model):  # type: ignore[misc]
-                wrapped = fully_shard(module, mesh=mesh)
+                wrapped = fully_shard(module, mesh=mesh, **gather)
                 assert isinstance(wrapped, FSDPModule)
                 wrapped.set_gradient_divide_factor(1.0)
                 wrapped.set_force_sum_reduction_for_comms(True)  # else a factor of 1 is an operation that gloo lacks
+        if self.layout.pp > 1:
+            join(model, axes, self.stages)
+        return rows
 
     def fold(self, model: nn.Module) -> None:
-        """Leaves a rank its piece only: a pass without gradient leaves the outermost weights whole, and their old
-        gradients would be added to."""
+        """Leaves a rank its piece only: a pass without gradient leaves weights whole, the outermost or, of several
+        stages, all, and their old gradients would be added to."""
         if self.layout.replicate * self.layout.fold > 1:
-            model.reshard()  # type: ignore[operator]
+            for module in (*model.blocks, model):  # type: ignore[misc]
+                module.reshard()
+
+    def passes(
+        self,
+        model: nn.Module,
+        axes: Mapping[str, Axis],
+        forward: Callable[..., tuple[Any, ...]],
+        take: Callable[[int, Way], Tensor],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> None:
+        """Forward and backward of micro-batches of tokens of these `shapes`: `take` gives what is differentiated."""
+        if self.layout.pp > 1:
+            width = axes["embed"][0] * axes["embed"][1]
+            hidden = [(rows, sequence // self.layout.tp, width) for rows, sequence in shapes]
+            return Step(self.stages, model, forward, take, hidden).run()
+        for number in range(len(shapes)):
+            take(number, Way(forward)).backward()
 
     def sum_over_data(self, x: Tensor) -> Tensor:
         """The sum of what ranks with rows, or parts of rows, of their own have counted, in place."""
@@ -128,10 +161,21 @@ class Ranks:
                 dist.all_reduce(x, group=self.group(name))
         return x
 
+    def sum_over_stages(self, x: Tensor) -> Tensor:
+        """The sum of what stages have counted, each in its part of the stack, in place."""
+        if self.layout.pp > 1:
+            dist.all_reduce(x, group=self.group("pp"))
+        return x
+
     def sum_gradients(self, model: nn.Module, rows: Sequence[Weight]) -> None:
-        """Adds up the parts of the gradients of whole weights, once a step and in one message."""
-        if self.layout.tp == 1:
-            return
+        """Adds up the parts of the gradients of whole weights, and of weights on two stages, once a step."""
+        if self.layout.tp > 1:
+            self._sum_parts(model, rows)
+        if self.layout.pp > 1:
+            sum_copies(model, rows, self.stages)
+
+    def _sum_parts(self, model: nn.Module, rows: Sequence[Weight]) -> None:
+        """In one message."""
         parts = [
             local(g) for weight in trained(rows) if divided(weight) is None and (g := _grad(model, weight)) is not None
         ]
@@ -146,14 +190,14 @@ class Ranks:
         """Of all gradients, over all ranks: each piece counts once."""
         apart: dict[bool, list[Tensor]] = {True: [], False: []}
         for weight in trained(rows):
-            if (gradient := _grad(model, weight)) is not None:
+            if (gradient := _grad(model, weight)) is not None and not self._again(weight):
                 apart[divided(weight) is not None].append(local(gradient))
         squares = torch.stack([_square(apart[True]), _square(apart[False])])
         if self.layout.fold > 1:
             dist.all_reduce(squares, group=self.group("fold"))
         if self.layout.tp > 1:
             dist.all_reduce(squares[0], group=self.group("tp"))
-        return squares.sum().sqrt()
+        return self.sum_over_stages(squares.sum()).sqrt()
 
     def clip(self, model: nn.Module, rows: Sequence[Weight], most: float) -> Tensor:
         """The norm of all gradients; they are scaled to `most` if it is larger (Pascanu et al. 2013). 0 leaves them."""
@@ -170,7 +214,11 @@ class Ranks:
     def first_of(self, weight: Weight, *, copies: bool = True) -> bool:
         """Whether this is the first of the ranks that hold the same part of a weight; of one copy's, or of all."""
         apart = {"tp": divided(weight) is not None, "fold": not weight.buffer, "replicate": not copies}
-        return all(apart[name] or self.place(name) == 0 for name in apart)
+        return all(apart[name] or self.place(name) == 0 for name in apart) and not self._again(weight)
+
+    def _again(self, weight: Weight) -> bool:
+        """Whether an earlier stage has that weight too."""
+        return self.place("pp") > 0 and weight.name.partition(".")[0] in BEFORE
 
     def boxes(self, weight: Weight, axes: Mapping[str, Axis]) -> list[Box]:
         """Which blocks of the whole weight this rank holds."""

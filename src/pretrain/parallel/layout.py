@@ -31,6 +31,7 @@ class Layout:
     cp: int = 1
     pp: int = 1
     ep: int = 1
+    chunks: int = 1  # of the stack, that a stage of pp has
 
     @property
     def ranks(self) -> int:
@@ -57,7 +58,7 @@ class Layout:
         usual = ("replicate", "shard", "tp")
         return " · ".join(
             f"{name} {getattr(self, name)}"
-            for name in ("pp", "replicate", "shard", "cp", "tp", "ep")
+            for name in ("pp", "chunks", "replicate", "shard", "cp", "tp", "ep")
             if name in usual or getattr(self, name) > 1
         )
 

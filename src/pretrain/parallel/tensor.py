@@ -126,7 +126,9 @@ def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None
     def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
         return out.chunk(group.size(), 1)[group.rank()] if torch.is_grad_enabled() else out
 
-    def whole(module: nn.Module, given: object, out: Any) -> Any:
+    def whole(module: nn.Module, given: object, options: dict[str, Any], out: Any) -> Any:
+        if options.get("part") is not None and options["part"].stop < len(model.blocks):  # type: ignore[arg-type]
+            return out  # the next stage's ranks have a part of the sequence each
         ahead = tuple(gather(state, group) for state in getattr(out, "ahead", ()))
         return out._replace(hidden=gather(out.hidden, group), ahead=ahead)
 
@@ -136,9 +138,8 @@ def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None
     places = getattr(model, "places", None)
     if places is not None:
         places.register_forward_hook(part)
-    model.register_forward_hook(whole)
-    head = model.head
-    assert isinstance(head, Head)
-    head.shared = Vocabulary(group)
-    head.register_forward_hook(logits)
+    model.register_forward_hook(whole, with_kwargs=True)
+    if isinstance(model.head, Head):  # another stage has none
+        model.head.shared = Vocabulary(group)
+        model.head.register_forward_hook(logits)
     tie(model, rows)

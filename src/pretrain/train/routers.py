@@ -6,30 +6,44 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from pretrain.model.layers.experts import Router, Routing, routing
+from pretrain.model.layers.experts import EXTRA, Router, Routing, routing
+from pretrain.parallel.pipeline import Elsewhere
 from pretrain.recipe.train import Balance
 
 
 @dataclass
 class Routers:
-    """The routers of a model, in the order in which its blocks leave their statistics, over one step."""
+    """The routers of a model, in the order in which its blocks leave their statistics, over one step; None for one that
+    another stage has."""
 
-    layers: list[Router]
+    layers: list[Router | None]
+    experts: int = 0  # in a layer
     seen: Tensor | None = None  # statistics of the step so far
     last: Tensor | None = None  # those of the last forward pass, with their graph
 
     @classmethod
     def of(cls, model: nn.Module) -> "Routers":
         """Those of a model; of most there are none."""
-        return cls([module for module in model.modules() if isinstance(module, Router)])
+        layers, experts = list[Router | None](), 0
+        for module in model.modules():
+            here = isinstance(module, Router)
+            sizes = [len(module.weight)] if here else module.routers if isinstance(module, Elsewhere) else []
+            layers += [module] if here else [None] * len(sizes)
+            experts = max([experts, *sizes])
+        return cls(layers, experts)
 
-    def watched(self, forward: Callable[..., tuple[Any, ...]], counted: Tensor) -> Callable[..., tuple[Any, ...]]:
-        """A forward pass that counts the tokens that are `counted` [batch, seq], and keeps its statistics."""
+    def watched(
+        self, forward: Callable[..., tuple[Any, ...]], counted: Tensor, before: int = 0
+    ) -> Callable[..., tuple[Any, ...]]:
+        """A forward pass that counts the tokens that are `counted` [batch, seq], and keeps its statistics, which follow
+        those of the layers `before`."""
 
         def watching(*arguments: Any, **options: Any) -> tuple[Any, ...]:
             out = forward(*arguments, **options, counted=counted)
-            self.last = out[1]
+            size = self.experts + EXTRA
+            self.last = pad(out[1], (before * size, (len(self.layers) - before) * size - len(out[1])))
             return out
 
         return watching if self.layers else forward
@@ -49,13 +63,8 @@ class Routers:
         down where it had more (Wang et al. 2024, arXiv 2408.15664, algorithm 1)."""
         if self.found is not None:
             for router, load in zip(self.layers, self.found.load, strict=True):
-                if router.balance_bias is not None:
+                if router is not None and router.balance_bias is not None:
                     router.balance_bias += rate * torch.sign(load.mean() - load)
-
-    @property
-    def experts(self) -> int:
-        """Experts in a layer."""
-        return len(self.layers[0].weight)
 
     @property
     def found(self) -> Routing | None:

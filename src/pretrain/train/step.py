@@ -16,6 +16,7 @@ from pretrain.objective.objective import Objective, moved
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.context import columns
+from pretrain.parallel.pipeline import Way
 from pretrain.precision.policy import Policy
 from pretrain.recipe.train import Balance
 from pretrain.train.routers import Routers
@@ -72,32 +73,38 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     total: Tensor | float = 0.0
     parts: dict[str, Loss] = {}
     micro = steps.micro_batch * max(steps.sequence // batch.documents.shape[1], 1)
-    for start in range(0, len(batch.tokens), micro):
-        part = batch.part(start, start + micro)
-        counted = moved(routed[start : start + micro], parameters[0].device)
-        found = losses(state.model, part, replace(steps, forward=routers.watched(steps.forward, counted)))
+    pieces = [batch.part(start, start + micro) for start in range(0, len(batch.tokens), micro)]
+
+    def take(number: int, way: Way) -> Tensor:
+        nonlocal parts, total
+        counted = moved(routed[number * micro : (number + 1) * micro], parameters[0].device)
+        before = Routers.of(state.model.blocks[: way.first]) if way.first else Routers([])
+        forward = routers.watched(way, counted, len(before.layers))
+        found = losses(state.model, pieces[number], replace(steps, forward=forward), ends=way.ends)
         loss = sum_of(found) / count
-        (loss + routers.cost(steps.balance, sequences, tokens) / ranks.layout.tp).backward()
         parts = {name: one.detached + parts[name] if parts else one.detached for name, one in found.items()}
         total = total + loss.detach()
+        return loss + routers.cost(steps.balance, sequences, tokens) / ranks.layout.tp
+
+    ranks.passes(state.model, state.axes, steps.forward, take, [piece.tokens.shape for piece in pieces])
     assert isinstance(total, Tensor), "a batch has samples"
     ranks.sum_gradients(state.model, state.rows)
     norm = clip(parameters, steps.clip) if ranks.alone else ranks.clip(state.model, state.rows, steps.clip)
     state.optimizer.step(scale)
     if routers.seen is not None:
-        routers.seen = ranks.sum_over_data(routers.seen)
+        routers.seen = ranks.sum_over_data(ranks.sum_over_stages(routers.seen))
     routers.rebalance(steps.balance.bias_rate)
     sums = torch.stack([total, *(x for part in parts.values() for x in (part.total, part.count))])
-    total, *rest = ranks.sum_over_data(sums).unbind()
+    total, *rest = ranks.sum_over_data(ranks.sum_over_stages(sums)).unbind()
     means = [total / count.clamp_min(1e-9) for total, count in zip(rest[::2], rest[1::2], strict=True)]
     return Result(total, norm, dict(zip(parts, means, strict=True)), routers.found, int(tokens))
 
 
-def losses(model: nn.Module, batch: Batch, steps: Steps) -> dict[str, Loss]:
-    """The objective's losses of one forward pass."""
+def losses(model: nn.Module, batch: Batch, steps: Steps, *, ends: bool = True) -> dict[str, Loss]:
+    """The objective's losses of one forward pass, nothing if it is not the stack's end."""
     with steps.policy.autocast():
         return objectives.losses(
-            model, steps.forward, steps.objective, batch, documents=steps.documents, z_loss=steps.z_loss
+            model, steps.forward, steps.objective, batch, documents=steps.documents, z_loss=steps.z_loss, ends=ends
         )
 
 
