@@ -74,20 +74,22 @@ def losses(
     hidden, _, *rest = forward(moved(batch.tokens, device), **asked)
     extra = {name: moved(array, device) for name, array in batch.extra.items()}
     targets, weights = moved(batch.targets, device), moved(batch.weights, device)
+    here = ends and isinstance(head, nn.Linear)
+    if not here:  # as many as there are targets, of no width and no weight
+        hidden, weights = hidden.new_empty(*targets.shape, 0), torch.zeros_like(weights)
     given = Given(hidden, rest[0] if rest else (), targets, weights, extra)
 
     def cost(hidden: Tensor, targets: Tensor, weights: Tensor) -> Loss:
         softcap: float | None = getattr(head, "softcap", None)  # a plain nn.Linear has none
         shared: Shared | None = getattr(head, "shared", None)
-        told: Callable[[Loss], Loss] | None = getattr(head, "told", None)  # of several stages, by the one that has it
-        if ends and isinstance(head, nn.Linear):
-            found = cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap, shared=shared)
-        else:
+        if not here:
             zero = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-            found = Loss(zero, zero.clone())
-        return found if told is None or torch.is_grad_enabled() else told(found)
+            return Loss(zero, zero.clone())
+        return cross_entropy(hidden, head, targets, weights, z_loss=z_loss, softcap=softcap, shared=shared)
 
-    return objective.loss(given, cost)
+    found = objective.loss(given, cost)
+    told: Callable[[Loss], Loss] | None = getattr(head, "told", None)  # set where the head is one of several ranks'
+    return found if told is None or torch.is_grad_enabled() else {name: told(loss) for name, loss in found.items()}
 
 
 def moved(array: np.ndarray, device: torch.device) -> Tensor:

@@ -121,9 +121,11 @@ class Ranks:
             from torch.distributed.fsdp import FSDPModule, fully_shard  # half a second that one rank does not need
 
             mesh = self.view("replicate", "fold") if self.layout.replicate > 1 else self.view("fold")
-            gather = {"reshard_after_forward": False} if self.layout.pp > 1 else {}  # passes of others come between
+            pieces = (
+                False if self.layout.pp > 1 else None
+            )  # after a forward pass: those of others come before its backward
             for module in (*model.blocks, model):  # type: ignore[misc]
-                wrapped = fully_shard(module, mesh=mesh, **gather)
+                wrapped = fully_shard(module, mesh=mesh, reshard_after_forward=pieces)
                 assert isinstance(wrapped, FSDPModule)
                 wrapped.set_gradient_divide_factor(1.0)
                 wrapped.set_force_sum_reduction_for_comms(True)  # else a factor of 1 is an operation that gloo lacks

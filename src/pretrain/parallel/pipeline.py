@@ -92,9 +92,8 @@ def split(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], st
             return int(rest.partition(".")[0]) in kept
         return stages.place == (0 if first in BEFORE else stages.size - 1)
 
-    tied = [weight for weight in rows if weight.tied is not None and (here(weight.name) or here(weight.tied))]
-    names = {name for weight in tied for name in (weight.name, weight.tied)}
-    shared = {name: model.get_parameter(weight.name) for weight in tied for name in (weight.name, weight.tied)}
+    pairs = [(weight.name, weight.tied) for weight in rows if weight.tied is not None]
+    shared = {name: model.get_parameter(one) for one, two in pairs if here(one) or here(two) for name in (one, two)}
     for name in (name for name in (*BEFORE, *AFTER) if getattr(model, name, None) is not None and not here(name)):
         module = model.get_submodule(name)
         setattr(model, name, HeadElsewhere(module, stages) if isinstance(module, nn.Linear) else Elsewhere(module))
@@ -103,7 +102,7 @@ def split(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], st
     for name, parameter in shared.items():
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, parameter)
-    return [weight for weight in rows if here(weight.name) or weight.name in names]
+    return [weight for weight in rows if here(weight.name) or weight.name in shared]
 
 
 def costs(rows: Sequence[Weight], axes: Mapping[str, Axis], layers: int) -> list[float]:
@@ -125,7 +124,7 @@ def join(model: nn.Module, axes: Mapping[str, Axis], stages: Stages) -> None:
 
     if not isinstance(head, HeadElsewhere):
         head.register_forward_hook(said)  # type: ignore[union-attr]
-    head.told = stages.told  # type: ignore[union-attr,assignment]
+    head.told = stages.told  # type: ignore[union-attr]
 
 
 def _through(
@@ -198,11 +197,12 @@ class Step:
     def run(self) -> None:
         """All of them, in order."""
         stages, parts, dtype = self.stages, chunks(self.model), wide(self.model)
+        device = next(self.model.parameters()).device
         held: dict[tuple[int, int], tuple[Tensor | None, list[Tensor]]] = {}
         sent: list[tuple[Any, Tensor]] = []
         for one in schedule(stages.place, stages.size, len(self.shapes), stages.chunks):
             number = one.chunk * stages.size + stages.place
-            given = self.fetch(Message(stages.place, one.forward, number, one.micro_batch), dtype)
+            given = self.fetch(Message(stages.place, one.forward, number, one.micro_batch), dtype, device)
             if one.forward:
                 if given is not None:
                     given.requires_grad_()
@@ -212,20 +212,20 @@ class Step:
                 assert way.hidden is not None
                 roots = [cost] if ends else [way.hidden.to(dtype), *([cost] if cost.requires_grad else [])]
                 held[one.chunk, one.micro_batch] = given, roots
-                passed = roots[0]
+                passed: Tensor | None = roots[0]
             else:
-                given_then, roots = held.pop((one.chunk, one.micro_batch))
+                before, roots = held.pop((one.chunk, one.micro_batch))
                 torch.autograd.backward(roots, [given, *[None] * (len(roots) - 1)])
-                passed = None if given_then is None else given_then.grad
+                passed = None if before is None else before.grad
             message = handed(one, stages.place, stages.size, stages.chunks)
-            if message is not None:
+            if message is not None and passed is not None:
                 out = passed.detach().contiguous()
                 sent = [(work, x) for work, x in sent if not work.is_completed()]
                 sent.append((stages.send(out, message.to), out))
         for work, _ in sent:
             work.wait()
 
-    def fetch(self, wanted: Message, dtype: torch.dtype) -> Tensor | None:
+    def fetch(self, wanted: Message, dtype: torch.dtype, device: torch.device) -> Tensor | None:
         """What a pass begins with. A stage's messages are taken in the order in which it sends them."""
         before = wanted.part + (-1 if wanted.forward else 1)
         if not 0 <= before < self.stages.parts:
@@ -236,7 +236,7 @@ class Step:
             self.coming[source] = every
         while wanted not in self.arrived:
             message = next(self.coming[source])
-            empty = torch.empty(self.shapes[message.micro_batch], dtype=dtype, device=next(self.model.parameters()).device)
+            empty = torch.empty(self.shapes[message.micro_batch], dtype=dtype, device=device)
             self.arrived[message] = stages.receive(empty, source)
         return self.arrived.pop(wanted)
 

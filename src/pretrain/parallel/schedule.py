@@ -32,8 +32,8 @@ class Message(NamedTuple):
 def schedule(stage: int, stages: int, micro_batches: int, chunks: int = 1) -> list[Pass]:
     """The passes of a stage, in order: every micro-batch once forward and once backward through each of its chunks.
 
-    At most stages - stage forward passes wait for their backward pass; of chunks, stages · (chunks + 1) - 2 · stage - 1.
-    Several chunks need micro-batches in whole rounds of `stages`.
+    At most stages - stage forward passes wait for their backward pass; with several chunks as many as
+    stages · (chunks + 1) - 2 · stage - 1. Several chunks need micro-batches in whole rounds of `stages`.
     """
     total, first = micro_batches * chunks, stages - stage - 1
     ahead = min(first if chunks == 1 else 2 * first + (chunks - 1) * stages, total)

@@ -28,11 +28,16 @@ class Routers:
         """Those of a model; of most there are none."""
         layers, experts = list[Router | None](), 0
         for module in model.modules():
-            here = isinstance(module, Router)
-            sizes = [len(module.weight)] if here else module.routers if isinstance(module, Elsewhere) else []
-            layers += [module] if here else [None] * len(sizes)
-            experts = max([experts, *sizes])
+            if isinstance(module, Router):
+                layers, experts = [*layers, module], len(module.weight)
+            elif isinstance(module, Elsewhere) and module.routers:
+                layers, experts = [*layers, *[None] * len(module.routers)], module.routers[0]
         return cls(layers, experts)
+
+    @classmethod
+    def before(cls, model: nn.Module, block: int) -> int:
+        """How many there are before a block."""
+        return len(cls.of(model.blocks[:block]).layers) if block else 0  # type: ignore[index,arg-type]
 
     def watched(
         self, forward: Callable[..., tuple[Any, ...]], counted: Tensor, before: int = 0

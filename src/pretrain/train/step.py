@@ -78,8 +78,7 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     def take(number: int, way: Way) -> Tensor:
         nonlocal parts, total
         counted = moved(routed[number * micro : (number + 1) * micro], parameters[0].device)
-        before = Routers.of(state.model.blocks[: way.first]) if way.first else Routers([])
-        forward = routers.watched(way, counted, len(before.layers))
+        forward = routers.watched(way, counted, routers.before(state.model, way.first))
         found = losses(state.model, pieces[number], replace(steps, forward=forward), ends=way.ends)
         loss = sum_of(found) / count
         parts = {name: one.detached + parts[name] if parts else one.detached for name, one in found.items()}
