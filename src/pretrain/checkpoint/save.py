@@ -123,9 +123,11 @@ def load(path: Path, state: State) -> None:
     saved, weights = Saved(path, "model"), _by_name(state)
     for name, parameter in _weights(state).items():
         _fill(state, weights[name], parameter, saved, name)
-    saved, moments = Saved(path, "optimizer"), dict[str, Tensor]()
+    every, saved, moments = saved.names(), Saved(path, "optimizer"), dict[str, Tensor]()
     for name in saved.names():
         weight = _weight_of(weights, name)
+        if weight is None and name.partition(".")[2] in every:
+            continue  # of a weight that another stage has
         moments[name] = saved.whole(name) if weight is None else torch.zeros_like(held(state.model, weight.name))
         if weight is not None:
             _fill(state, weight, moments[name], saved, name)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a layout is settled before torch is imported
     from torch.distributed.device_mesh import DeviceMesh
 
     from pretrain.model.weights import Axis
+    from pretrain.recipe.parallel import Parallel
 
 SHARDED = ("vocab", "q", "kv", "o", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
 SIZES = ("pp", "replicate", "shard", "cp", "tp")  # whose product is the number of ranks, the slowest link first
@@ -70,8 +71,22 @@ class Layout:
         return [init_device_mesh(device, size, mesh_dim_names=view) for size, view in zip(sizes, VIEWS, strict=True)]
 
 
+def asked(section: "Parallel", ranks: int) -> Layout:
+    """What a recipe's [parallel] makes of so many ranks. Raises UserError."""
+    more = {name: getattr(section, name) for name in ("cp", "pp", "chunks")}
+    return settle(ranks, section.replicate, section.shard, section.tp, **more)
+
+
 def settle(
-    ranks: int, replicate: int = 1, shard: int | None = None, tp: int = 1, *, cp: int = 1, pp: int = 1, ep: int = 1
+    ranks: int,
+    replicate: int = 1,
+    shard: int | None = None,
+    tp: int = 1,
+    *,
+    cp: int = 1,
+    pp: int = 1,
+    ep: int = 1,
+    chunks: int = 1,
 ) -> Layout:
     """The layout of so many ranks; `shard` takes those that are left, if not said. Raises UserError with the sums."""
     asked = {"pp": pp, "replicate": replicate, "cp": cp, "tp": tp}
@@ -88,7 +103,7 @@ def settle(
     if rest * cp % ep:
         what = f"ep = {ep} does not divide shard {rest} · cp {cp} = {rest * cp}, whose ranks share the experts"
         raise UserError(f"parallel: {what}", expected=_or(divisors(rest * cp)))
-    return Layout(replicate, rest, tp, cp, pp, ep)
+    return Layout(replicate, rest, tp, cp, pp, ep, chunks)
 
 
 def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: int) -> None:

@@ -140,6 +140,7 @@ def check(recipe: Recipe, problems: Problems) -> None:
         wrong("train.activation_bytes", 'goes with recompute = "budget", and that with it', "both, or neither")
     if train.micro_batch is not None and rows and rows % train.micro_batch:
         wrong("train.micro_batch", f"{train.micro_batch} does not divide the {rows} sequences of a batch")
+    _check_pipeline(recipe.parallel, wrong)
     _check_vocabulary(recipe, wrong)
     _check_names(recipe, problems)
     names = [source.name for source in sources]
@@ -161,6 +162,17 @@ def check(recipe: Recipe, problems: Problems) -> None:
     if not sources:
         wrong("corpus.sources", "no source is said", "[[corpus.sources]] with name, read and paths")
     _check_mixture(recipe, problems)
+
+
+def _check_pipeline(section: Parallel, wrong: Callable[[str, str, str], None]) -> None:
+    """The schedule is one that gives the right gradients, and has what it divides."""
+    if section.schedule == "zero_bubble":
+        what = "backward passes in two halves lose gradients of weights under FSDP2 (torch 2.13), in silence"
+        wrong("parallel.schedule", what, '"1f1b" or "interleaved"')
+    elif section.pp == 1 and (section.schedule, section.chunks) != ("1f1b", 1):
+        wrong("parallel.schedule", "one stage has no schedule", "parallel.pp of 2 or more, or neither of the two")
+    elif (section.schedule == "interleaved") != (section.chunks > 1):
+        wrong("parallel.chunks", f"{section.chunks} for {section.schedule}", "2 or more for interleaved, 1 for 1f1b")
 
 
 def _check_mixture(recipe: Recipe, problems: Problems) -> None:

@@ -154,7 +154,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.report(Notice("warning", text))
     resume(work, state)
     further, axes = work.objective.ahead, work.config.axes()
-    rows = [*state.rows, *[row for row in work.rows if row.name == "head.weight"] * further]
+    table = state.rows if work.ranks.layout.pp == 1 else work.rows  # a stage has rows of its own only
+    rows = [*table, *[row for row in work.rows if row.name == "head.weight"] * further]
     flops = training_flops_per_token(rows, axes, work.config.num_hidden_layers + further, section.sequence)
     work.ranks.wait()  # until all have read what is remembered
     total = work.ranks.agree(plan(work, data, state, key) if before is None or changed else int(before["steps"]))

@@ -134,8 +134,7 @@ def execute(
     if recipe.model.from_ is not None and _needed(stages, 1):
         recipe = importlib.import_module("pretrain.run.published").completed(recipe)  # with torch
     bind_all(recipe, training=_needed(stages, 3))
-    section = recipe.parallel
-    layout.settle(launch.size(), section.replicate, section.shard, section.tp, cp=section.cp)
+    layout.asked(recipe.parallel, launch.size())
     inputs(recipe)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
     context = Context(recipe, run, Store(run.store), lambda event: None, dry)

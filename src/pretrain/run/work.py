@@ -16,6 +16,7 @@ from pretrain.base.files import write
 from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.document import Document
+from pretrain.events.kinds import Notice
 from pretrain.model.ahead import add_ahead
 from pretrain.model.extend import Grown
 from pretrain.model.folder import make
@@ -29,9 +30,9 @@ from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
 from pretrain.order.vocabulary import vocabulary
-from pretrain.parallel import launch
+from pretrain.parallel import launch, schedule
 from pretrain.parallel.apply import Ranks
-from pretrain.parallel.layout import Layout, refuse, settle
+from pretrain.parallel.layout import Layout, asked, refuse
 from pretrain.precision.policy import Policy, choose
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.train import Train
@@ -46,6 +47,7 @@ from pretrain.train.recompute import recompute
 from pretrain.train.step import Steps
 
 MICRO_TOKENS = 16384  # tokens in a forward pass where the recipe does not say
+FILLED = 4  # micro-batches for each stage, of which then less than a fifth of the time is bubble
 MANNER = (  # keys that change no weight
     "log_every", "checkpoint_every", "keep", "evaluate_every", "sample_every", "recompute", "activation_bytes",
 )  # fmt: skip
@@ -189,7 +191,7 @@ class Work:
         initialise(model, further, self.config.initializer_range, self.recipe.run.seed)
         model.to(self.device)
         rows, axes = [*self.rows, *further], self.config.axes()
-        self.ranks.apply(model, rows, axes)
+        rows = self.ranks.apply(model, rows, axes)
         recompute(model, self.recipe.train.recompute, self.recipe.train.activation_bytes or 0)
         optimizer = self.recipe.train.optimizer.bind().build(
             model, rows, here if self.ranks.alone else self.ranks.wholly(rows, axes)
@@ -222,13 +224,22 @@ class Work:
     def divide(self) -> None:
         """Finds the layout of the ranks that were started. Raises UserError where it cannot be."""
         section, train = self.recipe.parallel, self.recipe.train
-        layout = settle(launch.size(), section.replicate, section.shard, section.tp, cp=section.cp)
+        layout = asked(section, launch.size())
         row = self.recipe.tokens.row or train.sequence
         shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
         refuse(layout, self.config.axes(), rows=train.batch // row, sequence=shortest)
         for name in (name for name in ("cp", "tp") if getattr(layout, name) > 1 and self.objective.ahead):
             what = f"the objective {train.objective.use} looks across parts of a sequence"
             raise UserError(f"parallel.{name}: {what}", where=str(self.recipe.origin(f"parallel.{name}")), expected="1")
+        if layout.pp > 1 and self.objective.ahead:
+            what = f"the objective {train.objective.use} needs embeddings on the last stage"
+            raise UserError(f"parallel.pp: {what}", where=str(self.recipe.origin("parallel.pp")), expected="1")
+        count = passes(train, layout)
+        schedule.refuse(layout, self.config.num_hidden_layers, count)
+        if count < layout.pp:
+            share = schedule.bubble(layout.pp, count, layout.chunks)
+            text = f"micro-batches {count} for {layout.pp} stages: {share:.0%} of the time is bubble"
+            self.report(Notice("warning", f"{text}; a smaller train.micro_batch, or a larger train.batch, has less"))
         self.ranks = Ranks.of(layout, self.device)
 
     def throw_away(self) -> tuple[State, Steps]:
@@ -238,7 +249,16 @@ class Work:
 
 
 def micro_batch(section: Train, layout: Layout) -> int:
-    """Samples in a forward pass."""
+    """Samples in a forward pass: as said, or what fits; of several stages so few that these are busy."""
     samples = section.batch // section.sequence // layout.data
     most = max(MICRO_TOKENS // section.sequence, 1)
-    return section.micro_batch or next(n for n in range(min(samples, most), 0, -1) if samples % n == 0)
+    if layout.pp > 1:
+        most = max(min(most, samples // (FILLED * layout.pp)), 1)
+    rounds = layout.pp if layout.chunks > 1 else 1  # interleaved passes come in rounds
+    fit = (n for n in range(min(samples, most), 0, -1) if samples % n == 0 and samples // n % rounds == 0)
+    return section.micro_batch or next(fit, 1)
+
+
+def passes(section: Train, layout: Layout) -> int:
+    """Micro-batches of a step that a rank sees."""
+    return -(-(section.batch // section.sequence // layout.data) // micro_batch(section, layout))
