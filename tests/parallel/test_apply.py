@@ -15,7 +15,7 @@ from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks, trained
 from pretrain.parallel.layout import Layout
 from pretrain.precision.policy import Policy
-from pretrain.train.step import Steps, train_step
+from pretrain.train.step import Steps, losses, sum_of, train_step
 from ranks import ranks
 
 LLAMA = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -91,7 +91,12 @@ LAYOUTS = [
     Layout(cp=4),
     Layout(cp=2, shard=2),
     Layout(cp=2, tp=2),
+    Layout(pp=2, shard=2),
+    Layout(pp=2, tp=2),
 ]
+# Of the others, those whose stages differ from llama's: tied, without a causal order.
+PIPED = {"gpt2": Layout(pp=2, tp=2), "bert": Layout(pp=2, shard=2)}
+DEEP = {**MODELS["deepseek_v3"], "num_hidden_layers": 4, "tie_word_embeddings": True}
 
 
 def batch(rank: int = 0, ranks: int = 1) -> Batch:
@@ -124,14 +129,17 @@ def step(
     kind, name = kinds[causal]
     objective, policy = getattr(find("objective.kinds", kind), name)(), Policy(torch.float32, "cpu")
     same = Steps(objective, Vocabulary(48, mask=47), policy, documents, 0.5, 1e-2, 2, model, ranks=on)
-    seen = []
+    whole, seen = objective.prepare(batch(), same.vocabulary), []
     for _ in range(steps):
         result = train_step(state, batch(on.data_rank, on.layout.data), same, 1.0)
         with torch.no_grad():  # as between steps: of a length that no layout divides
             tokens = torch.arange(13)[None] % 48
             logits = model.head(model(tokens, causal=causal).hidden)
-        found = (result.loss, result.gradient_norm, *result.losses.values(), logits.abs().max(), logits.std())
+            held_out = sum_of(losses(model, whole, same))
+        found = (result.loss, result.gradient_norm, *result.losses.values(), logits.abs().max(), logits.std(), held_out)
         seen += map(float, found)
+        if result.routing is not None:
+            seen += result.routing.load.flatten().tolist()
     on.fold(model)
     return state, seen, {weight.name: model.get_parameter(weight.name).grad for weight in trained(rows)}
 
@@ -139,19 +147,26 @@ def step(
 @pytest.mark.parametrize("family", MODELS)
 @ranks(4)
 def test_every_layout_takes_the_same_steps(family: str) -> None:
-    layouts = LAYOUTS if family == "llama" else [Layout(cp=2, tp=2)]
+    layouts = LAYOUTS if family == "llama" else [Layout(cp=2, tp=2), *filter(None, [PIPED.get(family)])]
     assert max(deviations(family, "adamw", torch.float64, 3, layouts)) <= 1e-11
+
+
+@ranks(4)
+def test_stages_of_many_chunks_and_of_experts_take_the_same_steps() -> None:
+    MODELS["deepseek_v3"] = DEEP
+    layouts = [Layout(pp=4), Layout(pp=2, chunks=2, shard=2)]
+    assert max(deviations("deepseek_v3", "adamw", torch.float64, 3, layouts)) <= 1e-11
 
 
 @ranks(4)
 def test_matrices_in_parts_are_orthogonalised_whole() -> None:
     # Newton-Schulz magnifies what was rounded.
-    assert max(deviations("llama", "muon", torch.float64, 3, LAYOUTS)) <= 1e-9
+    assert max(deviations("llama", "muon", torch.float64, 3, LAYOUTS[:-1])) <= 1e-9
 
 
 @ranks(4)
 def test_in_float32_as_well() -> None:
-    assert max(deviations("llama", "adamw", torch.float32, 3, LAYOUTS)) <= 2e-5
+    assert max(deviations("llama", "adamw", torch.float32, 3, LAYOUTS[:-2])) <= 2e-5
 
 
 def deviations(
@@ -168,7 +183,7 @@ def deviations(
     for layout in layouts:
         on = Ranks.of(layout, "cpu")
         state, seen, own = step(family, on, optimizer, dtype, steps, documents)
-        found = [abs(a - b) / abs(b) for a, b in zip(seen, expected, strict=True)]
+        found = [abs(a - b) / max(abs(b), 1e-3) for a, b in zip(seen, expected, strict=True)]
         for weight in expand(state.rows):
             if weight.buffer:
                 assert torch.equal(held(state.model, weight.name), held(alone.model, weight.name)), weight.name

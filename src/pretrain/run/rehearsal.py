@@ -3,7 +3,7 @@
 import torch
 
 from pretrain.base.extension import find
-from pretrain.parallel.layout import refuse, settle
+from pretrain.parallel.layout import asked, refuse
 from pretrain.plan.rehearse import Rehearsal, rehearse
 from pretrain.precision.policy import Policy
 from pretrain.recipe.recipe import Recipe
@@ -12,8 +12,8 @@ from pretrain.run.work import micro_batch
 
 def rehearsed(recipe: Recipe, ranks: int, rank: int) -> Rehearsal:
     """On a device that multiplies in bf16, unless the recipe says otherwise. Raises UserError."""
-    section, train, leaf = recipe.parallel, recipe.train, recipe.model.family
-    layout = settle(ranks, section.replicate, section.shard, section.tp)
+    train, leaf = recipe.train, recipe.model.family
+    layout = asked(recipe.parallel, ranks)
     config = leaf.bind(vocab_size=recipe.tokenizer.ids)
     refuse(layout, config.axes(), rows=train.batch // train.sequence, sequence=train.sequence)
     policy = Policy(torch.float32 if train.precision == "fp32" else torch.bfloat16, "cpu")
