@@ -29,7 +29,6 @@ MUTANTS = [
         "weight is not None and ranks.first_of(weight)",
         "weight is not None and ranks.leads",
     ),
-    ("src/pretrain/parallel/apply.py", " for name in apart) and not self._again(weight)", " for name in apart)"),
     ("src/pretrain/parallel/pipeline.py", "if here(weight.name) or weight.name in shared]", "if here(weight.name)]"),
 ]
 gpt2 = find("model.families", "gpt2")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pretrain.base.errors import UserError
@@ -100,6 +100,7 @@ def _after(first: Message, rest: Iterator[Message]) -> Iterator[Message]:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 5))
+@example([1, 5, 3, 2], 3)
 def test_a_cut_is_the_best_of_all(costs: list[int], parts: int) -> None:
     parts = min(parts, len(costs))
     found = cut(costs, parts)
