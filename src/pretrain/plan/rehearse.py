@@ -71,7 +71,7 @@ def rehearse(
         ranks = Ranks.of(layout, "cpu")
         rows, axes = family.weights(config), config.axes()
         model = shell(family, config)
-        ranks.apply(model, rows, axes)
+        rows = ranks.apply(model, rows, axes)
         recompute(model, section.recompute, section.activation_bytes or 0)
         samples = section.batch // section.sequence // layout.data
         watch = Watch(ranks)

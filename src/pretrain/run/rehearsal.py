@@ -3,11 +3,12 @@
 import torch
 
 from pretrain.base.extension import find
+from pretrain.parallel import schedule
 from pretrain.parallel.layout import asked, refuse
 from pretrain.plan.rehearse import Rehearsal, rehearse
 from pretrain.precision.policy import Policy
 from pretrain.recipe.recipe import Recipe
-from pretrain.run.work import micro_batch
+from pretrain.run.work import micro_batch, passes
 
 
 def rehearsed(recipe: Recipe, ranks: int, rank: int) -> Rehearsal:
@@ -16,6 +17,7 @@ def rehearsed(recipe: Recipe, ranks: int, rank: int) -> Rehearsal:
     layout = asked(recipe.parallel, ranks)
     config = leaf.bind(vocab_size=recipe.tokenizer.ids)
     refuse(layout, config.axes(), rows=train.batch // train.sequence, sequence=train.sequence)
+    schedule.refuse(layout, config.num_hidden_layers, passes(train, layout))
     policy = Policy(torch.float32 if train.precision == "fp32" else torch.bfloat16, "cpu")
     family, size = find(leaf.kind, leaf.use), micro_batch(train, layout)
     return rehearse(family, config, train, layout, rank=rank, policy=policy, micro_batch=size)
