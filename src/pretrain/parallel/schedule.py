@@ -32,11 +32,9 @@ class Message(NamedTuple):
 def schedule(stage: int, stages: int, micro_batches: int, chunks: int = 1) -> list[Pass]:
     """The passes of a stage, in order: every micro-batch once forward and once backward through each of its chunks.
 
-    At most stages - stage forward passes wait for their backward pass; with several chunks as many as
-    stages · (chunks + 1) - 2 · stage - 1. Several chunks need micro-batches in whole rounds of `stages`.
+    Several chunks need micro-batches in whole rounds of `stages`.
     """
-    total, first = micro_batches * chunks, stages - stage - 1
-    ahead = min(first if chunks == 1 else 2 * first + (chunks - 1) * stages, total)
+    total, ahead = micro_batches * chunks, waiting(stage, stages, micro_batches, chunks) - 1
     size = stages if chunks > 1 else 1
 
     def nth(number: int, forward: bool) -> Pass:
@@ -50,6 +48,12 @@ def schedule(stage: int, stages: int, micro_batches: int, chunks: int = 1) -> li
             out.append(nth(number + ahead, True))
         out.append(nth(number, False))
     return out
+
+
+def waiting(stage: int, stages: int, micro_batches: int, chunks: int = 1) -> int:
+    """How many forward passes of a stage wait for their backward pass, at most, with what they keep."""
+    first = stages - stage - 1
+    return min((first if chunks == 1 else 2 * first + (chunks - 1) * stages) + 1, micro_batches * chunks)
 
 
 def handed(one: Pass, stage: int, stages: int, chunks: int) -> Message | None:

@@ -192,7 +192,9 @@ class Work:
         model.to(self.device)
         rows, axes = [*self.rows, *further], self.config.axes()
         rows = self.ranks.apply(model, rows, axes)
-        recompute(model, self.recipe.train.recompute, self.recipe.train.activation_bytes or 0)
+        train, layout = self.recipe.train, self.ranks.layout
+        kept = schedule.waiting(self.ranks.place("pp"), layout.pp, passes(train, layout), layout.chunks) / layout.chunks
+        recompute(model, train.recompute, (train.activation_bytes or 0) / kept)
         optimizer = self.recipe.train.optimizer.bind().build(
             model, rows, here if self.ranks.alone else self.ranks.wholly(rows, axes)
         )

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from pretrain.parallel.pipeline import Elsewhere
+
 What = Literal["none", "selective", "full", "budget"]
 # Most of a block's arithmetic, and little of its memory; names that a build of torch lacks are left out.
 PRODUCTS = (
@@ -22,7 +24,8 @@ PRODUCTS = (
 def recompute(model: nn.Module, what: What, budget: float = 0.0) -> None:
     """Sets what each block of a model computes again: nothing, all but matrix products and attention, all; or all in
     the last blocks and nothing in the first, of which about `budget` bytes are kept."""
-    for layer, block in enumerate(model.blocks if what != "none" else ()):  # type: ignore[arg-type]
+    here = [block for block in model.blocks if not isinstance(block, Elsewhere)]  # type: ignore[union-attr]
+    for layer, block in enumerate(here if what != "none" else ()):
         forward: Callable[..., Any] = block.forward
         if what == "budget":
             block.forward = Budget(block, layer, budget)
