@@ -38,11 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
         mixture, words = outlook(recipe)
     except UserError as error:
         wrong = error
+    from pretrain.run.precision import notice
+
+    precision = notice(recipe).text
     if arguments.json:
         values = {key: {"value": value, "origin": origin} for key, value, origin in rows(recipe, defaults)}
-        print(json.dumps({"digest": recipe.digest, "values": values, "mixture": mixture}))
+        print(json.dumps({"digest": recipe.digest, "values": values, "mixture": mixture, "precision": precision}))
     else:
-        said = ["", *(f"# {line}" for line in words.splitlines())] if words else []
+        said = ["", *(f"# {line}" for line in [precision, *words.splitlines()])]
         print("\n".join([*lines(recipe, defaults), *said]))
     if wrong is not None:
         raise wrong

@@ -37,6 +37,7 @@ def examine(folder: Path) -> dict[str, Any]:
     """What the machine has, and what it reaches in a few seconds of measuring; disk speeds are those of `folder`."""
     import torch
 
+    from pretrain.precision import fp8, mx
     from pretrain.precision.policy import native_bf16
     from pretrain.train import machine
 
@@ -60,6 +61,8 @@ def examine(folder: Path) -> dict[str, Any]:
         "matmul_fp32_flops_per_second": machine.matmul_flops_per_second(where, torch.float32, 1.0),
         "matmul_bf16_flops_per_second": machine.matmul_flops_per_second(where, torch.bfloat16, 1.0),
         "native_bf16": native_bf16(where),
+        "native_fp8": fp8.native(where),
+        "native_mxfp8": mx.native(where),
         "can_compile": able,
         "compiler": compiler,
     }
@@ -117,6 +120,7 @@ def table(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("memory", show_bytes(facts["memory_bytes"])),
         ("matmul fp32", show_flops(facts["matmul_fp32_flops_per_second"])),
         ("matmul bf16", show_flops(facts["matmul_bf16_flops_per_second"])),
+        ("narrow units", ", ".join(kind for kind in ("bf16", "fp8", "mxfp8") if facts[f"native_{kind}"]) or "none"),
         ("disk free", show_bytes(facts["disk_free_bytes"])),
         ("disk write", f"{show_bytes(facts['disk_write_bytes_per_second'])}/s"),
         ("disk read", f"{show_bytes(facts['disk_read_bytes_per_second'])}/s"),

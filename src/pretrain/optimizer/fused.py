@@ -1,4 +1,4 @@
-"""torch's fused AdamW under names, so that its state can be saved without pickle."""
+"""torch's fused AdamW under names, so that its state can be saved without pickle; weights in bfloat16 by chance."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.model.weights import Weight, expand
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from pretrain.optimizer.rounded import MOMENTS, Rounded
+from pretrain.precision.rounding import Rounding
 
 
 class Part(NamedTuple):
@@ -35,26 +35,33 @@ def parts(
 class Fused:
     """AdamW over parts of a model."""
 
-    def __init__(self, parts: Sequence[Part], betas: tuple[float, float]) -> None:
-        parts = [part for part in parts if part.parameters]
+    def __init__(self, parts: Sequence[Part], betas: tuple[float, float], rounding: Rounding) -> None:
+        halves = [(part, name) for part in parts for name, p in part.parameters.items() if p.dtype is torch.bfloat16]
+        self._settings = {name: part for part, name in halves}
+        self._rounded = Rounded({name: part.parameters[name] for part, name in halves}, betas, rounding)
+        wide = [{name: p for name, p in part.parameters.items() if name not in self._settings} for part in parts]
+        parts = [part._replace(parameters=left) for part, left in zip(parts, wide, strict=True) if left]
         self.parameters = {name: parameter for part in parts for name, parameter in part.parameters.items()}
         self._rates = [part.lr for part in parts]
         tables = [
             {"params": list(one.parameters.values()), "lr": one.lr, "weight_decay": one.weight_decay, "eps": one.eps}
             for one in parts
         ]
-        self._inner = torch.optim.AdamW(tables, betas=betas, fused=True)
+        self._inner = torch.optim.AdamW(tables, betas=betas, fused=True) if tables else None
 
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""
-        for group, rate in zip(self._inner.param_groups, self._rates, strict=True):
-            group["lr"] = rate * scale
-        self._inner.step()
+        if self._inner is not None:
+            for group, rate in zip(self._inner.param_groups, self._rates, strict=True):
+                group["lr"] = rate * scale
+            self._inner.step()
+        self._rounded.step({name: (one.lr * scale, one.weight_decay, one.eps) for name, one in self._settings.items()})
 
     def state(self) -> dict[str, Tensor]:
         """Moments and the count of steps by name."""
-        out: dict[str, Tensor] = {}
+        out = self._rounded.state()
         for name, parameter in self.parameters.items():
+            assert self._inner is not None
             held = self._inner.state[parameter]
             if held:
                 out |= {f"{moment}.{name}": held[moment] for moment in MOMENTS}
@@ -63,7 +70,9 @@ class Fused:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes over a saved state."""
+        self._rounded.load(state)
         for name, parameter in self.parameters.items():
+            assert self._inner is not None
             if f"{MOMENTS[0]}.{name}" in state:
                 held = {moment: state[f"{moment}.{name}"].clone().to(parameter.device) for moment in MOMENTS}
                 self._inner.state[parameter] = {**held, "step": state["steps"].reshape(()).clone()}

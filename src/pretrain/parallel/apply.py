@@ -14,7 +14,7 @@ from pretrain.model.weights import Axis, Weight, expand, local
 from pretrain.parallel.context import divide
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.links import all_gather, reduce_scatter
-from pretrain.parallel.pieces import Box, boxes, divided, ranges
+from pretrain.parallel.pieces import Box, boxes, divided, numbers, ranges
 from pretrain.parallel.pieces import whole as everything
 from pretrain.parallel.pipeline import BEFORE, Stages, Step, Way, join, split, sum_copies
 from pretrain.parallel.tensor import share
@@ -118,17 +118,12 @@ class Ranks:
         if self.layout.cp > 1:
             divide(model, self.group("cp"))
         if self.layout.replicate * self.layout.fold > 1:
-            from torch.distributed.fsdp import FSDPModule, fully_shard  # half a second that one rank does not need
+            from pretrain.parallel.data import in_pieces  # half a second that one rank does not need
 
             mesh = self.view("replicate", "fold") if self.layout.replicate > 1 else self.view("fold")
-            pieces = (
-                False if self.layout.pp > 1 else None
-            )  # after a forward pass: those of others come before its backward
+            reshard = False if self.layout.pp > 1 else None  # passes of other micro-batches come before its backward
             for module in (*model.blocks, model):  # type: ignore[misc]
-                wrapped = fully_shard(module, mesh=mesh, reshard_after_forward=pieces)
-                assert isinstance(wrapped, FSDPModule)
-                wrapped.set_gradient_divide_factor(1.0)
-                wrapped.set_force_sum_reduction_for_comms(True)  # else a factor of 1 is an operation that gloo lacks
+                in_pieces(module, mesh, reshard=reshard)
         if self.layout.pp > 1:
             join(model, axes, self.stages)
         return rows
@@ -137,8 +132,9 @@ class Ranks:
         """Leaves a rank its piece only: a pass without gradient leaves weights whole, the outermost or, of several
         stages, all, and their old gradients would be added to."""
         if self.layout.replicate * self.layout.fold > 1:
-            for module in (*model.blocks, model):  # type: ignore[misc]
-                module.reshard()
+            from pretrain.parallel.data import whole_no_more
+
+            whole_no_more(model)
 
     def passes(
         self,
@@ -222,6 +218,11 @@ class Ranks:
         """Whether an earlier stage has that weight too."""
         return self.place("pp") > 0 and weight.name.partition(".")[0] in BEFORE
 
+    def places(self, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> Callable[[str, Tensor], Tensor]:
+        """A function of a weight's name and this rank's part of it: the numbers of its elements in the whole weight."""
+        weights = {weight.name: weight for weight in trained(rows)}
+        return lambda name, own: numbers(weights[name].shape(axes), self.boxes(weights[name], axes), own)
+
     def boxes(self, weight: Weight, axes: Mapping[str, Axis]) -> list[Box]:
         """Which blocks of the whole weight this rank holds."""
         shape, dim = weight.shape(axes), divided(weight)
@@ -286,4 +287,10 @@ def _grad(model: nn.Module, weight: Weight) -> Tensor | None:
 def _square(gradients: list[Tensor]) -> Tensor:
     if not gradients:
         return torch.zeros(())
-    return torch.stack(torch._foreach_norm(gradients)).square().sum()
+    return norms(gradients).square().sum()
+
+
+def norms(gradients: list[Tensor]) -> Tensor:
+    """Of each of them; of bfloat16 in float32."""
+    narrow = any(gradient.dtype is torch.bfloat16 for gradient in gradients)
+    return torch.stack(torch._foreach_norm(gradients, 2, torch.float32 if narrow else None))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pretrain.model.weights import Axis, Weight, segments
@@ -32,6 +33,17 @@ def whole(shape: Sequence[int]) -> Box:
     """All of a tensor."""
     zero = (0,) * len(shape)
     return Box(zero, zero, tuple(shape))
+
+
+def numbers(shape: Sequence[int], blocks: Sequence[Box], own: Tensor) -> Tensor:
+    """int64 like a rank's own part: the number of each of its elements in the whole tensor, row after row."""
+    out = torch.empty(own.shape, dtype=torch.int64, device=own.device)
+    for box in blocks:
+        place = torch.zeros((), dtype=torch.int64, device=own.device)
+        for start, size, length in zip(box.start, box.size, shape, strict=True):
+            place = place[..., None] * length + torch.arange(start, start + size, device=own.device)
+        box.of_own(out).copy_(place)
+    return out
 
 
 def divided(weight: Weight) -> int | None:

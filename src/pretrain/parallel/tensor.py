@@ -22,6 +22,7 @@ from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.weights import Axis, Weight, expand, held, tie
 from pretrain.parallel.links import gather, joined, mean, scatter_sum
 from pretrain.parallel.pieces import divided, ranges
+from pretrain.precision.linear import ScaledLinear, scaled_linear
 
 
 class Row(nn.Module):
@@ -30,10 +31,13 @@ class Row(nn.Module):
     def __init__(self, whole: nn.Linear, group: ProcessGroup) -> None:
         super().__init__()
         self.weight, self.bias, self.group = whole.weight, whole.bias, group
+        self.scaling = whole.scaling if isinstance(whole, ScaledLinear) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, seq / tp, out] of [batch, seq, in / tp]."""
-        out = scatter_sum(linear(x, self.weight), self.group)
+        scaled = self.scaling
+        part = linear(x, self.weight) if scaled is None else scaled_linear(x, self.weight, scaled)
+        out = scatter_sum(part, self.group)
         return out if self.bias is None else out + self.bias
 
 
@@ -84,6 +88,8 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
         name, _, _ = weight.name.rpartition(".")
         parent, _, last = name.rpartition(".")
         module, owner = model.get_submodule(name), model.get_submodule(parent)
+        if weight.group == "matrix":
+            _scale_together(module, weight, dim, group)
         if isinstance(module, nn.Embedding):
             setattr(owner, last, Lookup(module, group))
         elif isinstance(module, RMSNorm):
@@ -111,6 +117,17 @@ def _keep(model: nn.Module, weight: Weight, parts: list[tuple[int, int]], dim: i
     own = torch.cat([whole.detach().narrow(dim, low, high - low) for low, high in parts], dim)
     owner, _, last = weight.name.rpartition(".")
     setattr(model.get_submodule(owner), last, nn.Parameter(own, requires_grad=whole.requires_grad))
+
+
+def _scale_together(module: nn.Module, weight: Weight, dim: int, group: ProcessGroup) -> None:
+    """Scales of narrow numbers are those of the whole matrix and of all that it is multiplied with."""
+    axis, most = "in" if dim == len(weight.axes.split()) - 1 else "out", Vocabulary(group).most
+    if isinstance(module, ScaledLinear):
+        module.scaling = module.scaling.divided(axis, most)
+    last = weight.name.rpartition(".")[2]
+    scaled = getattr(module, "scaled", {})
+    if last in scaled:
+        scaled[last] = scaled[last].divided(axis, most)
 
 
 def _gather_first(group: ProcessGroup) -> Any:

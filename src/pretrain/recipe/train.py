@@ -80,7 +80,13 @@ class Train:
     clip: float = key("largest norm of the gradient, 0 for none", 1.0, at_least=0)
     z_loss: float = key("weight of log²Z beside the loss", 0.0, at_least=0)
     balance: Balance = key("how the load of experts is balanced", Balance())
-    precision: Literal["auto", "fp32", "bf16"] = key("of the arithmetic; weights stay float32", "auto")
+    precision: Literal["auto", "fp32", "bf16", "bf16_pure", "fp8", "fp8_rowwise", "mxfp8"] = key(
+        "of matrix products; weights stay float32, but with bf16_pure, which rounds them by chance (docs/precision.md)",
+        "auto",
+    )
+    higher: tuple[Literal["embedding", "output", "router"], ...] = key(
+        "parts that keep float32 weights and products no narrower than bfloat16", ("embedding", "output", "router")
+    )
     recompute: Literal["none", "selective", "full", "budget"] = key(
         "what a block makes again in the backward pass: nothing, all but products and attention, all, or all in those "
         "blocks whose activations train.activation_bytes cannot hold",

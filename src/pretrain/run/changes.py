@@ -12,7 +12,15 @@ MID_RUN = (
         for name in ("batch", "micro_batch", "mixture_temperature", "precision", "compile", "clip", "z_loss")
     ),
 )
-MID_RUN_TABLES = ("train.balance.", "train.schedule.", "train.phases.", "train.optimizer.", "sources.", "most_epochs.")
+MID_RUN_TABLES = (
+    "train.balance.",
+    "train.higher.",
+    "train.schedule.",
+    "train.phases.",
+    "train.optimizer.",
+    "sources.",
+    "most_epochs.",
+)
 
 
 def changed_paths(old: Key, new: Key) -> list[str]:

@@ -27,6 +27,7 @@ from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.facts import facts_of, lineage_of
 from pretrain.run.mixture import filled, outlook
+from pretrain.run.precision import stays_wide, within
 from pretrain.run.scores import evaluate_stage, objective_losses
 from pretrain.run.stages import Context, keep_recipe
 from pretrain.run.store import difference
@@ -138,6 +139,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     data, section = work.data(), work.recipe.train
     work.divide()
     state = work.state(data)
+    if work.wide:
+        work.report(stays_wide(work.wide, work.policy))
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
     layout = work.ranks.layout
@@ -183,7 +186,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     if not work.objective.causal:
         size = work.recipe.evaluate.during_bytes
         score = estimate_loss(lambda model: objective_losses(work, model, texts, size), work.report)
-    callbacks = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
+    calls = [(section.evaluate_every if texts else 0, score), (section.sample_every, write_some)]
+    callbacks = [(every, within(work.policy, call)) for every, call in calls]
     steps = work.steps(state.model, compiled=work.remembered["train"].get("compiled", False))
     train(state, work.data(state.history), section, total, steps, place, callbacks)
     work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
@@ -284,7 +288,7 @@ def trained_state(work: Work) -> State:
     found, _ = checkpoints.newest(work.run.checkpoints)
     assert found is not None, "is_trained saw it"
     checkpoints.load(found, state)
-    state.model.eval()
+    state.model.float().eval()  # what is bfloat16 is so exactly
     return state
 
 

@@ -159,6 +159,8 @@ def execute(
         _keep_versions(context)
         if "train" not in context.remembered:  # then the run has its own, with what training settled
             keep_recipe(run, recipe)
+        if "train" in stages and recipe.train.precision not in ("auto", "fp32", "bf16"):
+            log.write(importlib.import_module("pretrain.run.precision").notice(recipe))  # with torch
         try:
             walk(context, stages)
             if launch.size() > 1 and not context.joined:

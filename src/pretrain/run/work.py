@@ -20,6 +20,7 @@ from pretrain.events.kinds import Notice
 from pretrain.model.ahead import add_ahead
 from pretrain.model.extend import Grown
 from pretrain.model.folder import make
+from pretrain.model.narrow import narrowed
 from pretrain.model.tensor_files import Tensors
 from pretrain.model.transfer import transferred
 from pretrain.model.weights import Weight, initialise, load
@@ -32,11 +33,13 @@ from pretrain.order.phases import source_of
 from pretrain.order.vocabulary import vocabulary
 from pretrain.parallel import launch, schedule
 from pretrain.parallel.apply import Ranks
-from pretrain.parallel.layout import Layout, asked, refuse
-from pretrain.precision.policy import Policy, choose
+from pretrain.parallel.layout import SHARDED, Layout, asked, refuse
+from pretrain.precision.policy import Policy
+from pretrain.precision.rounding import Rounding
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.train import Train
 from pretrain.run.mixture import filled, first_history, most_epochs
+from pretrain.run.precision import policy_of
 from pretrain.run.stages import Context
 from pretrain.run.strata import learned
 from pretrain.shards.catalogue import Catalogue
@@ -77,7 +80,8 @@ class Work:
             self._refuse_continuation()
         self.device = machine.device()
         self.ranks = Ranks()
-        self.policy: Policy = choose(self.recipe.train.precision, self.device)
+        self.policy: Policy = policy_of(self.recipe)
+        self.wide: list[str] = []  # matrices that the policy cannot make narrow
         if self.recipe.run.threads:
             torch.set_num_threads(self.recipe.run.threads)
 
@@ -109,6 +113,8 @@ class Work:
     def train_key(self, recipe: Recipe) -> dict[str, Any]:
         """What the weights depend on, as plain JSON."""
         section = {name: value for name, value in tree(recipe.train).items() if name not in MANNER and value != []}
+        if not self.policy.pure:  # elsewhere it decides nothing, and runs that began without it go on
+            section.pop("higher", None)
         key = {
             "order": ORDER_VERSION,
             "seed": recipe.run.seed,
@@ -191,12 +197,16 @@ class Work:
         initialise(model, further, self.config.initializer_range, self.recipe.run.seed)
         model.to(self.device)
         rows, axes = [*self.rows, *further], self.config.axes()
+        self.wide = narrowed(model, rows, axes, self.policy, dict.fromkeys(SHARDED, self.ranks.layout.tp))
         rows = self.ranks.apply(model, rows, axes)
         train, layout = self.recipe.train, self.ranks.layout
         kept = schedule.waiting(self.ranks.place("pp"), layout.pp, passes(train, layout), layout.chunks) / layout.chunks
         recompute(model, train.recompute, (train.activation_bytes or 0) / kept)
         optimizer = self.recipe.train.optimizer.bind().build(
-            model, rows, here if self.ranks.alone else self.ranks.wholly(rows, axes)
+            model,
+            rows,
+            here if self.ranks.alone else self.ranks.wholly(rows, axes),
+            Rounding(self.recipe.run.seed, self.ranks.places(rows, axes)),
         )
         return State(model, rows, optimizer, 0, 0, data.order.history, axes, self.ranks)
 

@@ -14,7 +14,7 @@ from pretrain.objective import objective as objectives
 from pretrain.objective.cross_entropy import Loss
 from pretrain.objective.objective import Objective, moved
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
-from pretrain.parallel.apply import Ranks
+from pretrain.parallel.apply import Ranks, norms
 from pretrain.parallel.context import columns
 from pretrain.parallel.pipeline import Way
 from pretrain.precision.policy import Policy
@@ -115,7 +115,7 @@ def sum_of(parts: dict[str, Loss]) -> Tensor:
 def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
     """The norm of all gradients; they are scaled to `most` if it is larger (Pascanu et al. 2013). 0 leaves them."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = torch.linalg.vector_norm(norms(gradients))
     if most:
         torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm

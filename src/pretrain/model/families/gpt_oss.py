@@ -12,6 +12,7 @@ from pretrain.model.layers.grouped import GroupedAttention
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.layers.rope import RopeScaling, Rotary
 from pretrain.model.weights import Axis, Weight
+from pretrain.precision.linear import Scaling
 
 ARCHITECTURE = "GptOssForCausalLM"
 MODEL_TYPE = "gpt_oss"
@@ -123,14 +124,17 @@ class Clamped(nn.Module):
         self.gate_up_bias = nn.Parameter(torch.empty(experts, 2 * inner))
         self.down = nn.Parameter(torch.empty(experts, width, inner))
         self.down_bias = nn.Parameter(torch.empty(experts, width))
+        self.scaled: dict[str, Scaling] = {}
 
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Rows [n, embed] sorted by expert; counts [experts] say how many each has."""
-        pairs = grouped(rows, self.gate_up, counts) + self.gate_up_bias.repeat_interleave(counts, 0)
+        pairs = grouped(rows, self.gate_up, counts, self.scaled.get("gate_up")) + self.gate_up_bias.repeat_interleave(
+            counts, 0
+        )
         gate, up = pairs.unflatten(-1, (-1, 2)).unbind(-1)
         gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         inner = gate * torch.sigmoid(self.alpha * gate) * (up + 1)
-        return grouped(inner, self.down, counts) + self.down_bias.repeat_interleave(counts, 0)
+        return grouped(inner, self.down, counts, self.scaled.get("down")) + self.down_bias.repeat_interleave(counts, 0)
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grouped_mm, linear, one_hot
 
 from pretrain.model.layers.feed_forward import ACTIVATIONS
+from pretrain.precision.linear import Scaling, scaled_linear
 
 Stacks = Callable[[Tensor, Tensor], Tensor]  # rows [n, embed] sorted by expert, how many each has: the same rows after
 Dispatch = Callable[[Tensor, Tensor, Stacks], Tensor]
@@ -85,7 +86,10 @@ class Router(nn.Module):
 
 
 class GLUs(nn.Module):
-    """A stack of gated linear units, one for each expert: down(activation(gate x) · up x)."""
+    """A stack of gated linear units, one for each expert: down(activation(gate x) · up x).
+
+    `scaled` says of which matrices products are taken in narrow numbers.
+    """
 
     def __init__(self, width: int, inner: int, experts: int, *, activation: str = "silu") -> None:
         super().__init__()
@@ -93,11 +97,13 @@ class GLUs(nn.Module):
         self.gate = nn.Parameter(torch.empty(experts, inner, width))
         self.up = nn.Parameter(torch.empty(experts, inner, width))
         self.down = nn.Parameter(torch.empty(experts, width, inner))
+        self.scaled: dict[str, Scaling] = {}
 
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Rows [n, embed] sorted by expert; counts [experts] say how many each has."""
-        inner = self.activation(grouped(rows, self.gate, counts)) * grouped(rows, self.up, counts)
-        return grouped(inner, self.down, counts)
+        gate, up, down = map(self.scaled.get, ("gate", "up", "down"))
+        inner = self.activation(grouped(rows, self.gate, counts, gate)) * grouped(rows, self.up, counts, up)
+        return grouped(inner, self.down, counts, down)
 
 
 class Experts(nn.Module):
@@ -130,12 +136,15 @@ class Experts(nn.Module):
         return y if self.shared is None else y + self.shared(x), statistics(choice, counted, self.sequence)
 
 
-def grouped(rows: Tensor, stack: Tensor, counts: Tensor) -> Tensor:
+def grouped(rows: Tensor, stack: Tensor, counts: Tensor, scaling: Scaling | None = None) -> Tensor:
     """[n, out] of rows [n, in], sorted by expert, through each expert's matrix of a stack [experts, out, in].
 
     Rule: torch's grouped product, where it has the dtype (compiled, bfloat16 alone) and rows begin at multiples of 16
-    bytes; else one by one.
+    bytes; else, or where products are scaled, each expert's by itself, one by one.
     """
+    if scaling is not None:
+        parts = zip(rows.split(counts.tolist()), stack.unbind(), strict=True)
+        return torch.cat([scaled_linear(part, matrix, scaling) for part, matrix in parts])
     device = rows.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

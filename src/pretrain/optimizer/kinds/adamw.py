@@ -8,6 +8,7 @@ from torch import nn
 from pretrain.model.weights import Weight
 from pretrain.optimizer.fused import Fused, parts
 from pretrain.optimizer.optimizer import Wholly, groups, here
+from pretrain.precision.rounding import UNSEEDED, Rounding
 from pretrain.recipe.schema import key
 
 
@@ -21,10 +22,12 @@ class AdamW:
     eps: float = key("beside the root of the mean square", 1e-8, at_least=0)
     weight_decay: float = key("of matrices and embeddings", 0.1, at_least=0)
 
-    def build(self, module: nn.Module, rows: Sequence[Weight], wholly: Wholly = here) -> Fused:
+    def build(
+        self, module: nn.Module, rows: Sequence[Weight], wholly: Wholly = here, rounding: Rounding = UNSEEDED
+    ) -> Fused:
         """The optimizer of a module's weights."""
         found = groups(module, rows)
         decayed = {**found["matrix"], **found["embedding"]}
         matrices = parts(decayed, rows, self.lr, self.weight_decay, self.eps)
         vectors = parts(found["vector"], rows, self.lr, 0.0, self.eps)
-        return Fused([*matrices, *vectors], (self.beta1, self.beta2))
+        return Fused([*matrices, *vectors], (self.beta1, self.beta2), rounding)

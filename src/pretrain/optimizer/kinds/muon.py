@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pretrain.model.weights import Weight, expand, local
 from pretrain.optimizer.fused import Fused, parts
 from pretrain.optimizer.optimizer import Wholly, groups, here
+from pretrain.precision.rounding import UNSEEDED, Rounding
 from pretrain.recipe.schema import key
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # published: steep at zero, so that small singular values rise fast
@@ -27,13 +28,15 @@ class Muon:
     beta2: float = key("decay of the mean square", 0.95, at_least=0, below=1)
     eps: float = key("beside the root of the mean square", 1e-8, at_least=0)
 
-    def build(self, module: nn.Module, rows: Sequence[Weight], wholly: Wholly = here) -> "MuonAndAdamW":
+    def build(
+        self, module: nn.Module, rows: Sequence[Weight], wholly: Wholly = here, rounding: Rounding = UNSEEDED
+    ) -> "MuonAndAdamW":
         """The optimizer of a module's weights."""
         found = groups(module, rows)
         rest = {**found["embedding"], **found["vector"]}
         scales = {weight.name: weight.scale.orthogonal_lr for weight in expand(rows)}
-        others = Fused(parts(rest, rows, self.adamw_lr, 0.0, self.eps), (self.beta1, self.beta2))
-        return MuonAndAdamW(self, found["matrix"], scales, others, wholly)
+        others = Fused(parts(rest, rows, self.adamw_lr, 0.0, self.eps), (self.beta1, self.beta2), rounding)
+        return MuonAndAdamW(self, found["matrix"], scales, others, wholly, rounding)
 
 
 class MuonAndAdamW:
@@ -47,8 +50,10 @@ class MuonAndAdamW:
         scales: Mapping[str, float],
         rest: Fused,
         wholly: Wholly,
+        rounding: Rounding,
     ) -> None:
         self.options, self.matrices, self.rest, self.wholly = options, matrices, rest, wholly
+        self.rounding, self.steps = rounding, 0
         self.scales = [scales[name] for name in matrices]
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in matrices.items()}
 
@@ -56,9 +61,10 @@ class MuonAndAdamW:
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""
         o = self.options
-        parameters = [local(parameter.data) for parameter in self.matrices.values()]
-        gradients = [local(p.grad) for p in self.matrices.values() if p.grad is not None]
-        moments = [local(moment) for moment in self.momentum.values()]
+        held = [local(parameter.data) for parameter in self.matrices.values()]
+        kept = [local(moment) for moment in self.momentum.values()]
+        gradients = _wide([local(p.grad) for p in self.matrices.values() if p.grad is not None])
+        parameters, moments = _wide(held), _wide(kept)
         torch._foreach_lerp_(moments, gradients, 1 - o.momentum)
         nesterov = torch._foreach_lerp(gradients, moments, o.momentum)
         updates = self.wholly(dict(zip(self.matrices, nesterov, strict=True)), self.update)
@@ -66,6 +72,10 @@ class MuonAndAdamW:
             torch._foreach_mul_(parameters, 1 - o.lr * scale * o.weight_decay)
         moved = torch._foreach_mul([updates[name] for name in self.matrices], self.scales)
         torch._foreach_add_(parameters, moved, alpha=-o.lr * scale)
+        for name, *four in zip(self.matrices, held, parameters, kept, moments, strict=True):
+            if four[0].dtype is torch.bfloat16:
+                self.rounding.store(self.steps, name, [(four[0], four[1]), (four[2], four[3])])
+        self.steps += 1
         self.rest.step(scale)
 
     def update(self, stack: Tensor) -> Tensor:
@@ -82,7 +92,13 @@ class MuonAndAdamW:
         """Takes over a saved state."""
         for name, value in self.momentum.items():
             value.copy_(state[f"momentum.{name}"])
+        self.steps = int(state["steps"]) if "steps" in state else 0
         self.rest.load(state)
+
+
+def _wide(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Those in bfloat16 as float32, the others themselves."""
+    return [one.float() if one.dtype is torch.bfloat16 else one for one in tensors]
 
 
 def orthogonal(x: Tensor, iterations: int) -> Tensor:
