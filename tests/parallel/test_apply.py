@@ -110,6 +110,7 @@ LAYOUTS = [
     Layout(cp=2, tp=2),
     Layout(pp=2, shard=2),
     Layout(pp=2, tp=2),
+    Layout(pp=2, cp=2),
 ]
 # Of the others, those whose stages differ from llama's: tied, without a causal order.
 PIPED = {"gpt2": Layout(pp=2, tp=2), "bert": Layout(pp=2, shard=2)}

@@ -111,12 +111,12 @@ class Ranks:
         """Leaves a rank its part of the model, and returns the rows of what that is of. A gradient is a sum over ranks,
         never a mean. Raises UserError."""
         rows = expand(rows)
+        if self.layout.cp > 1:
+            divide(model, self.group("cp"))
         if self.layout.pp > 1:
             rows = split(model, rows, axes, self.stages)
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
-        if self.layout.cp > 1:
-            divide(model, self.group("cp"))
         if self.layout.replicate * self.layout.fold > 1:
             from pretrain.parallel.data import in_pieces  # half a second that one rank does not need
 
