@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pretrain.base.errors import UserError
 from pretrain.parallel.layout import Layout
-from pretrain.parallel.schedule import Message, Pass, bubble, cut, handed, messages, refuse, schedule
+from pretrain.parallel.schedule import Message, Pass, bubble, cut, handed, messages, refuse, schedule, waiting
 
 MUTANTS = [
-    ("src/pretrain/parallel/schedule.py", "chunks, stages - stage - 1", "chunks, stages - stage"),
+    ("src/pretrain/parallel/schedule.py", "first = stages - stage - 1", "first = stages - stage"),
     ("src/pretrain/parallel/schedule.py", "2 * first + (chunks - 1) * stages", "first + (chunks - 1) * stages"),
     ("src/pretrain/parallel/schedule.py", "chunk if forward else chunks - 1 - chunk", "chunk"),
     ("src/pretrain/parallel/schedule.py", "turn * size + place % size", "turn * size + place // chunks"),
@@ -37,14 +37,14 @@ def test_every_micro_batch_goes_once_each_way_and_few_wait(shape: tuple[int, int
         passes = schedule(stage, stages, micro_batches, chunks)
         every = {Pass(way, c, m) for way in (True, False) for c in range(chunks) for m in range(micro_batches)}
         assert len(passes) == len(every) and set(passes) == every
-        waiting = most = 0
+        now = most = 0
         for at, one in enumerate(passes):
-            waiting += 1 if one.forward else -1
-            most = max(most, waiting)
+            now += 1 if one.forward else -1
+            most = max(most, now)
             if not one.forward:
                 assert passes.index(one._replace(forward=True)) < at
         bound = stages - stage if chunks == 1 else stages * (chunks + 1) - 2 * stage - 1
-        assert most == min(bound, micro_batches * chunks)
+        assert most == waiting(stage, stages, micro_batches, chunks) == min(bound, micro_batches * chunks)
 
 
 @given(SHAPES)

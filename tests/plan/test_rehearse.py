@@ -73,6 +73,13 @@ def test_tensor_parallelism_says_activations_twice_a_layer_each_way() -> None:
     assert found.messages["all-reduce", "replicate"].number == LAYERS + 1 + 2  # and two sums of counts
 
 
+def test_a_stage_hears_and_says_what_is_between_blocks_once_each_way() -> None:
+    found = of(Layout(pp=3, shard=2, tp=4), samples=4, micro=1, rank=9)  # of the second stage
+    between = SEQUENCE * WIDTH // 4 * 4  # a rank's part of a sequence
+    assert found.messages["receive", "pp"] == found.messages["send", "pp"] == (4 * 2, 4 * 2 * between)
+    assert found.messages["all-gather", "fold"].number == 4  # a block stays from a forward pass to a backward one
+
+
 def test_a_rank_of_16384_of_the_70b_recipe() -> None:
     layers = 2
     recipe = load("llama3_70b", [f"model.num_hidden_layers={layers}", "parallel.tp=8"])

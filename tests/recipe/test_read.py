@@ -145,6 +145,8 @@ def test_sections_are_held_against_each_other(recipe: Path) -> None:
         "corpus.sources.books.read=jsonll": "command line: corpus.sources.1: nothing called 'jsonll'; .*nearest: jsonl",
         "corpus.sources=[]": "no source is said",
         "train": "is no override",
+        "parallel.schedule=zero_bubble": 'lose gradients of weights.*; expected "1f1b" or "interleaved"',
+        "parallel.chunks=2": "one stage has no schedule; expected parallel.pp of 2 or more",
     }.items():
         with pytest.raises(UserError, match=message):
             load(str(recipe), [change])

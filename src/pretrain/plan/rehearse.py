@@ -24,6 +24,7 @@ from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.launch import pretended
 from pretrain.parallel.layout import Layout
+from pretrain.parallel.schedule import waiting
 from pretrain.precision.policy import Policy
 from pretrain.recipe.train import Train
 from pretrain.train.recompute import recompute
@@ -72,8 +73,9 @@ def rehearse(
         rows, axes = family.weights(config), config.axes()
         model = shell(family, config)
         rows = ranks.apply(model, rows, axes)
-        recompute(model, section.recompute, section.activation_bytes or 0)
         samples = section.batch // section.sequence // layout.data
+        kept = waiting(ranks.place("pp"), layout.pp, -(-samples // micro_batch), layout.chunks) / layout.chunks
+        recompute(model, section.recompute, (section.activation_bytes or 0) / kept)
         watch = Watch(ranks)
         with FakeTensorMode(allow_non_fake_inputs=True), watch:
             model.to_empty(device="cpu")
