@@ -73,6 +73,7 @@ def same(one: State, path: Path) -> None:
     weights, moments = Saved(path, "model"), Saved(path, "optimizer")
     table = {weight.name: weight for weight in expand(one.rows) if weight.tied is None}
     assert sorted(weights.names()) == sorted(weight.name for weight in expand(gpt2.weights(CONFIG)) if not weight.tied)
+    assert {name for name, _ in one.model.named_parameters()} <= table.keys()
     found = {name: (weights, held(one.model, name)) for name in table}
     found |= {name: (moments, tensor) for name, tensor in one.optimizer.state().items()}
     assert {name for name in moments.names() if name.partition(".")[2] in {"", *table}} == set(one.optimizer.state())
