@@ -19,7 +19,7 @@ NO_TORCH = {room for room, floor in FLOOR.items() if floor <= 3} | {"trace"}
 NO_DISTRIBUTED = ("attention", "precision", "model", "objective")
 FOREIGN = {"transformers", "accelerate", "lightning", "wandb", "deepspeed", "megatron"}
 LEAVES = re.compile(
-    r"pretrain\.(model\.families|corpus\.(read|filters|dedup)|evaluate\.tasks|(objective|optimizer)\.kinds)\."
+    r"pretrain\.(model\.families|corpus\.(read|filters|dedup)|evaluate\.tasks|run\.schedulers|(objective|optimizer)\.kinds)\."
 )
 MAY_PRINT = re.compile(r"cli/|base/progress\.py|watch/console\.py")
 MAY_ASK = re.compile(r"cli/|parallel/launch\.py")  # the environment

@@ -20,7 +20,7 @@ from pretrain.base.random import key
 from pretrain.cli.main import main
 from pretrain.corpus.cut import KEPT, VERDICTS
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Event, Resumed, Saved, Stage, Step
+from pretrain.events.kinds import Event, Resumed, Saved, Skipped, Stage, Step
 from pretrain.events.log import Log
 from pretrain.order.order import ORDER_VERSION, History, Order, Segment
 from pretrain.order.pack import Rows
@@ -34,9 +34,11 @@ MUTANTS = [
     ("src/pretrain/trace/turns.py", "own[turns - before]", "own[turns - before - 1]"),
     ("src/pretrain/trace/turns.py", "epoch * size + place", "place"),
     ("src/pretrain/trace/taken.py", "(step + 1, planned, position, rows)", "(step + 1, planned, 0, rows)"),
-    ("src/pretrain/trace/taken.py", "kept, anew = 0 if anew else step - 1, False", "kept, anew = step - 1, False"),
-    ("src/pretrain/trace/taken.py", "ends.append((event.step, event.position))", "pass"),
+    ("src/pretrain/trace/taken.py", "kept, own = 0 if anew else step - 1, _End", "kept, own = step - 1, _End"),
+    ("src/pretrain/trace/taken.py", "isinstance(event, Resumed) or kept >", "isinstance(event, Resumed) and kept >"),
     ("src/pretrain/trace/taken.py", "(end - own - position) // unlogged", "own"),
+    ("src/pretrain/trace/taken.py", "position += event.rows", "pass"),
+    ("src/pretrain/trace/taken.py", "or _covers(own, ends[-1])", "or False"),
     ("src/pretrain/trace/taken.py", "return step if step <= one.last else None", "return step"),
     ("src/pretrain/trace/trace.py", "said.cache_bytes", "Tokens().cache_bytes"),
     ("src/pretrain/trace/trace.py", "[one for one in every if one.id in ids]", "every"),
@@ -139,13 +141,16 @@ class Twin:
     def take(self, order: Order, batch: int, log: Log | None, skip: int = 0) -> None:
         """A step over the next rows."""
         self.step, self.position = self.step + 1, self.position + skip
-        at = np.arange(self.position, self.position + batch)
-        source, _, row = order.at(at)
-        note = zip(at.tolist(), (order.sources[one] for one in source), row.tolist(), strict=True)
-        self.notes[self.step] = list(note)
+        self.notes[self.step] = self.placed(range(self.position, self.position + batch))
         if log is not None:
             log.write(event(self.step, self.position, batch))
         self.position += batch
+
+    def placed(self, positions: Sequence[int]) -> list[tuple[int, str, int]]:
+        """(position, source, row) of positions."""
+        order = self.order()
+        source, _, row = order.at(np.array(positions))
+        return list(zip(positions, (order.sources[one] for one in source), row.tolist(), strict=True))
 
     def seen(self, step: int) -> Iterator[tuple[int, int, str, str, int, int]]:
         """(step, position, source, document, start, stop) of a step, read off its tokens."""
@@ -220,6 +225,56 @@ def test_skipped_rows_are_no_steps(store: Path) -> None:
         for skip in (9, 0, 6, 0, 0, 0, 0, 0):
             twin.take(twin.order(), 3, log, skip)
     assert_traced(twin)
+
+
+def test_batches_that_a_guard_passed_over_are_traced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One is skipped between two logs, then training goes back to step 4; what a killed run skipped is undone."""
+    twin = Twin.at(store)
+    twin.session(3, 1.0, 4, 1, 4, planned=12)
+    order, saved = twin.order(), twin.position
+
+    def skip(log: Log, step: int, after: int, start: int, stop: int) -> None:
+        log.write(Skipped(step, after, start, stop - start, None, 2.0, "loss nan"))
+        twin.step, twin.position = after, stop
+
+    with Log(twin.run) as log:
+        log.write(Resumed(4, saved, ""))
+        twin.take(order, 3, None)
+        skip(log, 6, 5, saved + 3, saved + 6)
+        twin.take(order, 3, log)
+        assert_traced(twin)
+        skip(log, 7, 4, saved, saved + 12)
+        del twin.notes[5], twin.notes[6]
+        assert_traced(twin)
+        twin.take(order, 3, log)
+        skip(log, 6, 5, twin.position, twin.position + 3)
+        twin.take(order, 3, None)
+        twin.take(order, 3, log)
+        assert_traced(twin)
+    found = json.loads(_shown(capsys, twin, "--skipped", "--json"))["skipped"]
+    assert [(one["step"], one["after"], one["position"], one["rows"]) for one in found] == [
+        (7, 4, saved, 12),
+        (6, 5, saved + 15, 3),
+    ]
+    rest = replace(twin, notes={6: twin.placed(range(saved + 15, saved + 18))})
+    told = [
+        (one["step"], one["position"], one["source"], one["id"], one["start"], one["stop"])
+        for one in found[1]["documents"]
+    ]
+    assert told == list(rest.seen(6)) and not any(one["taken"] for one in found[1]["documents"])
+    page = _shown(capsys, twin, "--skipped")
+    assert f"rows {saved:,} to {saved + 11:,} are passed over: loss nan at step 7; it goes on from step 4\n" in page
+    assert all(one[3] in page for one in told)
+    with Log(twin.run) as log:
+        log.write(Resumed(4, saved, ""))
+    assert json.loads(_shown(capsys, twin, "--skipped", "--json"))["skipped"] == []
+    assert _shown(capsys, twin, "--skipped") == "no batch was passed over\n"
+
+
+def _shown(capsys: pytest.CaptureFixture[str], twin: Twin, *arguments: str) -> str:
+    capsys.readouterr()
+    assert main(["trace", str(twin.run.path), *arguments]) == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", [1, 40, 2**14 - 1, 2**14, 2**14 + 1, 3 * 2**14 + 7])

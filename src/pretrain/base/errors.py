@@ -17,6 +17,10 @@ class UserError(Exception):
         return line + (f"; nearest: {self.near}" if self.near else "")
 
 
+class MachineError(Exception):
+    """What a machine does wrong, not its user: shown without a traceback, and another machine may do it right."""
+
+
 class DamagedError(UserError):
     """A file that is not what its manifest says."""
 

@@ -47,6 +47,7 @@ def save(state: State, folder: Path, recipe_toml: str) -> Path:
                 "position": state.position,
                 "order_version": ORDER_VERSION,
                 "history": state.history.to_json(),
+                "recent": state.recent,
             }
             write(partial / STATE, json.dumps(table, indent=1))
             write(partial / RECIPE, recipe_toml)
@@ -134,6 +135,7 @@ def load(path: Path, state: State) -> None:
     state.optimizer.load(moments)
     state.step, state.position = table["step"], table["position"]
     state.history = History.from_json(table["history"])
+    state.recent = [(loss, norm) for loss, norm in table.get("recent", ())]
 
 
 def _fill(state: State, weight: Weight, tensor: Tensor, saved: Saved, name: str) -> None:

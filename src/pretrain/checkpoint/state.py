@@ -13,7 +13,8 @@ from pretrain.parallel.apply import Ranks
 
 @dataclass
 class State:
-    """Weights, optimizer, steps taken, rows consumed, the history of the order; where ranks hold parts, which."""
+    """Weights, optimizer, steps taken, rows consumed, the history of the order, what its guard remembers (loss and
+    norm of the last steps); where ranks hold parts, which."""
 
     model: nn.Module
     rows: Sequence[Weight]
@@ -23,3 +24,4 @@ class State:
     history: History
     axes: Mapping[str, Axis] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
+    recent: list[tuple[float, float]] = field(default_factory=list)

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ GIB = 2**30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain doctor`."""
+    parser.add_argument(
+        "--ranks", type=int, metavar="N", help="only so many processes, each on a device, beside each other"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures for a few seconds and prints."""
+    """Measures for a few seconds and prints; 1 where ranks are compared and one of them is slow or wrong."""
+    if arguments.ranks is not None:
+        return compare(arguments.ranks, as_json=arguments.json)
     facts = examine(Path.cwd())
     wrong = troubles(facts)
     if arguments.json:
@@ -66,6 +73,38 @@ def examine(folder: Path) -> dict[str, Any]:
         "can_compile": able,
         "compiler": compiler,
     }
+
+
+def compare(ranks: int, *, as_json: bool) -> int:
+    """Each rank's device beside the others', as a table."""
+    from pretrain.parallel import launch
+
+    if ranks > 1 and not launch.started():
+        return launch.start(ranks, sys.argv[1:])
+    from pretrain.parallel.health import MEASURES, judge, measure
+    from pretrain.precision.policy import choose
+    from pretrain.train import machine
+
+    where = machine.device()
+    with launch.joined(where, together=True):
+        every = measure(launch.host(), where, choose("auto", where).compute, launch.here())
+    found = judge(every)
+    if launch.rank() == 0 and as_json:
+        measured = [{name: value if value == value else None for name, value in vars(one).items()} for one in every]
+        print(json.dumps({"ranks": measured, "found": [vars(one) for one in found]}))
+    elif launch.rank() == 0:
+        measures = [one for one in MEASURES if any(math.isfinite(getattr(rank, one.name)) for rank in every)]
+        rows = [["rank", "host", "device", *(one.name for one in measures)]]
+        for rank, one in enumerate(every):
+            shown = [(measure.show, getattr(one, measure.name)) for measure in measures]
+            rows.append([str(rank), one.host, one.device, *(show(x) if math.isfinite(x) else "" for show, x in shown)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
+        print("\nSlow or wrong:" if found else "\nNone is slow, none is wrong.")
+        for finding in found:
+            print(f"- {finding}")
+    return 1 if found else 0
 
 
 def extras() -> dict[str, list[str]]:

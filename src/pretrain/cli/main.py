@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pretrain.base.errors import UserError, nearest
+from pretrain.base.errors import DamagedError, MachineError, UserError, nearest
 from pretrain.parallel import launch
 
 COMMANDS = {
     "quickstart": "the whole way in small, on text that this machine has",
     "run": "every stage of a recipe whose inputs changed; resumes by itself",
+    "launch": "the job that runs a recipe on a cluster: slurm or k8s",
     "check": "a recipe with the origin of every value; what is wrong with it, before any work",
     "plan": "what one of many ranks would hold and say in a step, rehearsed in one process",
     "recut": "what other thresholds would keep of a corpus, without a rerun",
@@ -79,9 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        if launch.rank() == 0:  # one speaks for all that were started together
+        if launch.rank() == 0 or isinstance(error, DamagedError):  # one speaks for all, but of what it alone reads
             print(f"pretrain: {error}", file=sys.stderr)
         return 2
+    except MachineError as error:
+        if launch.rank() == 0:
+            print(f"pretrain: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         again = f"; this goes on from what is saved: {program()} {shlex.join(given)}" if name in RESUMABLE else ""
         if launch.rank() == 0:

@@ -21,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ranks", type=int, metavar="N", help="processes that train together here: one for each GPU, if not said"
     )
+    parser.add_argument(
+        "--nodes", default="1", metavar="N", help="machines that do so, or fewest:most (see docs/clusters.md)"
+    )
+    parser.add_argument("--meet", default="localhost:0", metavar="HOST:PORT", help="where they find each other")
     parser.add_argument("--dry", action="store_true", help="only say what would run, and why")
 
 
@@ -36,9 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.watch.console import Console, summary
 
     processes = launch.accelerators() if arguments.ranks is None else arguments.ranks
-    if processes > 1 and launch.size() == 1 and not arguments.dry:
+    many = processes > 1 or launch.bounds(arguments.nodes)[1] > 1
+    if many and not launch.started() and not arguments.dry:
         sys.stdout.flush()
-        return launch.start(processes, sys.argv[1:])
+        return launch.start(processes, sys.argv[1:], arguments.nodes, arguments.meet)
     recipe = load(arguments.recipe, arguments.overrides)
     limits = {"only": arguments.only, "first": arguments.first, "last": arguments.last}
     stream, stages = sys.stderr if arguments.json else sys.stdout, list[dict[str, str]]()

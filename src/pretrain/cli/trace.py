@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pretrain.events.kinds import Skipped
     from pretrain.trace.pages import Page
     from pretrain.trace.trace import Lineage, Sighting
 
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--step", type=int, metavar="N", help="the documents of a step")
+    asked.add_argument("--skipped", action="store_true", help="the documents of batches that no weight learned from")
     asked.add_argument("--url", metavar="URL", help="the steps that saw a page")
     asked.add_argument("--document", metavar="ID", help="the steps that saw a document, by its id")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -32,6 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps({"step": arguments.step, "documents": [told(one) for one in found]}))
         else:
             show_step(lineage, arguments.step, found)
+        return 0
+    if arguments.skipped:
+        every = lineage.skipped()
+        if arguments.json:
+            tables = [{**asdict(one), "documents": [told(sighting) for sighting in found]} for one, found in every]
+            print(json.dumps({"skipped": tables}))
+        else:
+            show_skipped(every)
         return 0
     pages = lineage.records(arguments.url or arguments.document)
     found = lineage.document(pages)
@@ -50,8 +60,6 @@ def told(one: "Sighting") -> dict[str, object]:
 
 def show_step(lineage: "Lineage", step: int, found: list["Sighting"]) -> None:
     """A step's rows with their documents."""
-    from pretrain.watch.console import printable
-
     rows, sources = lineage.taken.rows_of(step), Counter[str]()
     for one in found:
         sources[one.source] += one.tokens
@@ -60,6 +68,24 @@ def show_step(lineage: "Lineage", step: int, found: list["Sighting"]) -> None:
     print(f"step {step:,}: rows {rows.start:,} to {rows.stop - 1:,}, {documents:,} documents; tokens: {shares}")
     if step > lineage.taken.step:
         print(f"not taken yet, the run stands at step {lineage.taken.step:,}: so it will be if nothing changes")
+    show_rows(found)
+
+
+def show_skipped(every: list[tuple["Skipped", list["Sighting"]]]) -> None:
+    """What was passed over, why, and its documents."""
+    from pretrain.watch.console import line
+
+    for one, found in every:
+        print(line(one))
+        show_rows(found)
+    if not every:
+        print("no batch was passed over")
+
+
+def show_rows(found: list["Sighting"]) -> None:
+    """Pieces of documents, row after row."""
+    from pretrain.watch.console import printable
+
     print(f"{'row':>10}  {'source':<12} {'epoch':>5}  {'tokens':>15}  {'document':<32}  URL")
     for one in found:
         span = f"{one.start:,}–{one.stop:,}"

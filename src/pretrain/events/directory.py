@@ -47,6 +47,16 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def unhealthy(self) -> Path:
+        """Hosts that a health check named, each with why: a launched job leaves them out until their lines are gone."""
+        return self.path / "unhealthy"
+
+    @property
+    def logs(self) -> Path:
+        """What the nodes of a launched job printed, and the job itself."""
+        return self.path / "logs"
+
+    @property
     def release(self) -> Path:
         """The released model."""
         return self.path / "release"

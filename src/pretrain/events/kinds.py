@@ -58,6 +58,23 @@ class Machine(Event):
 
 
 @dataclass(frozen=True)
+class Health(Event):
+    """A rank's device or link was slow beside the others', or wrong: `text` says it in words.
+
+    `value` is FLOP/s, bytes/s or seconds and `usual` that of the others; where it is wrong, how many answers were.
+    """
+
+    rank: int
+    hosts: list[str]
+    device: str
+    what: str
+    state: Literal["slow", "wrong"]
+    value: float
+    usual: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Plan(Event):
     """How long training will be, and how that was decided."""
 
@@ -155,6 +172,51 @@ class Resumed(Event):
     step: int
     position: int
     folder: str
+
+
+@dataclass(frozen=True)
+class Skipped(Event):
+    """Rows `position` to `position + rows` of the order were passed over: no weight has learned from them.
+
+    The last batch among them was to be step `step`; `after` is the last step that stands, an earlier one where training
+    went back to a checkpoint. Loss and norm are of that batch, none where they are no number.
+    """
+
+    step: int
+    after: int
+    position: int
+    rows: int
+    loss: float | None
+    gradient_norm: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Corrupted(Event):
+    """Ranks that hold the same part of `tensors` held other bits than most of those that do; where no bits were most of
+    them's, all are named. `places` are their hosts and devices; at least `holders` ranks held each part."""
+
+    step: int
+    tensors: list[str]
+    ranks: list[int]
+    places: list[str]
+    holders: int
+
+
+@dataclass(frozen=True)
+class Lost(Event):
+    """A shard of a source cannot be read, and why: what rows still hold of its tokens counts nothing from here on."""
+
+    source: str
+    shard: str
+    why: str
+    documents: int
+    tokens: int
+
+    @property
+    def text(self) -> str:
+        """What is lost, in words."""
+        return f"{self.why}: {self.documents:,} documents of the source {self.source!r}, {self.tokens:,} tokens"
 
 
 @dataclass(frozen=True)

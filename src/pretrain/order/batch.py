@@ -6,11 +6,17 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from pretrain.base.errors import DamagedError
+from pretrain.events.kinds import Lost
 from pretrain.order.order import Order
 from pretrain.order.pack import Rows, Windows, groups
 
 STRETCH = 4096  # positions whose places are computed together
 IGNORE = -100  # a target that is not predicted
+AGAIN = (
+    "the same again, by `pretrain run RECIPE` after this file and what it links to in store/steps/tokens are removed"
+)
+SKIP = 'or train.guard.lost_shard = "skip", to learn without it'
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Data:
     """What a run reads: an order over the rows of its sources, in samples of `sequence` tokens.
 
     With `apart`, positions start anew where a document does. `lengths` are shorter sequences at the start of the run:
-    (from which position on, tokens).
+    (from which position on, tokens). Where a shard is lost, and `lost` is there to be told so, its rows count nothing.
     """
 
     order: Order
@@ -100,6 +106,7 @@ class Data:
     sequence: int
     apart: bool = False
     lengths: tuple[tuple[int, int], ...] = ()
+    lost: Callable[[Lost], None] | None = None
 
     @property
     def row(self) -> int:
@@ -108,7 +115,7 @@ class Data:
 
     @cached_property
     def _padded(self) -> bool:
-        return any(one.packing == "best_fit" for one in self.rows.values())
+        return self.lost is not None or any(one.packing == "best_fit" for one in self.rows.values())
 
     def sequence_at(self, position: int) -> int:
         """Tokens in a sample of the batch that begins at a position."""
@@ -139,7 +146,7 @@ class Data:
         read = Windows.empty(len(positions), self.row, padded=self._padded)
         places = np.arange(len(positions))
         for one, here in groups(source):
-            self.rows[self.order.sources[one]].fill(number[here], places[here], read)
+            self._fill(self.order.sources[one], number[here], places[here], read)
         sequence = self.sequence_at(position)
         split, samples = (-1, sequence), self.row // sequence
         first = positions[:, None] * self.row + np.arange(0, self.row, sequence)  # token of the run, of each sample
@@ -155,6 +162,31 @@ class Data:
             seed=self.order.seed,
             sources=tuple(map(self.order.sources.__getitem__, source.repeat(samples).tolist())),
         )
+
+    def _fill(self, source: str, numbers: np.ndarray, places: np.ndarray, into: Windows) -> None:
+        """Writes rows of a source into a batch. Raises DamagedError where a shard is lost, unless somebody is told."""
+        rows = self.rows[source]
+        try:
+            return rows.fill(numbers, places, into)
+        except DamagedError:
+            pass
+        for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
+            try:
+                rows.fill(np.array([number]), np.array([place]), into)
+            except DamagedError as error:
+                entry = rows.entry(number)
+                found = Lost(source, error.where, error.what, entry.documents, entry.tokens)
+                if self.lost is None:
+                    expected = f"the file as it was; {SKIP}" if rows.catalogue.at else f"{AGAIN}; {SKIP}"
+                    raise DamagedError(found.text, where=found.shard, expected=expected) from None
+                into.tokens[place], into.documents[place], into.weights[place] = rows.catalogue.end or 0, 0, 0
+                if entry.name not in self._lost:
+                    self._lost.add(entry.name)
+                    self.lost(found)
+
+    @cached_property
+    def _lost(self) -> set[str]:
+        return set()
 
     def ahead(self, position: int, rows: int) -> None:
         """Begins to fetch the shards of the rows from a position on, if they are elsewhere."""

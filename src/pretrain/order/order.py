@@ -5,9 +5,10 @@ share, and what is left goes to those whose next row falls due first (Tijdeman 1
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -34,19 +35,31 @@ class Segment:
 class History:
     """All that happens to the order: its segments, first at position 0. With a position, all the state of the data.
 
-    What a recipe plans ahead stands in it too, until the recipe says something else.
+    What a recipe plans ahead stands in it too, until the recipe says something else. `skipped` are ranges of positions,
+    [start, stop), apart and in order, which were passed over: no weight has learned from them.
     """
 
     segments: tuple[Segment, ...]
+    skipped: tuple[tuple[int, int], ...] = ()
 
-    def to_json(self) -> list[dict[str, object]]:
+    def without(self, start: int, stop: int) -> "History":
+        """The history after positions `start` to `stop` were passed over."""
+        return replace(self, skipped=(*self.skipped, (start, stop)))
+
+    def learned(self, position: int) -> int:
+        """Positions before that one which were not passed over."""
+        return position - sum(max(min(stop, position) - start, 0) for start, stop in self.skipped)
+
+    def to_json(self) -> dict[str, object]:
         """Plain tables."""
-        return [asdict(segment) for segment in self.segments]
+        return {"segments": [asdict(segment) for segment in self.segments], "skipped": [list(s) for s in self.skipped]}
 
     @classmethod
-    def from_json(cls, tables: list[dict]) -> "History":
-        """Of plain tables."""
-        return cls(tuple(Segment(**table) for table in tables))
+    def from_json(cls, found: Mapping[str, Any] | list[dict]) -> "History":
+        """Of plain tables; a list is what was written before ranges could be skipped."""
+        tables = {"segments": found} if isinstance(found, list) else found
+        segments = tuple(Segment(**table) for table in tables["segments"])
+        return cls(segments, tuple((start, stop) for start, stop in tables.get("skipped", ())))
 
 
 class Order:
@@ -83,7 +96,7 @@ class Order:
         """The history after new weights from `position` on: each source goes on where it stood."""
         segment = Segment(position, dict(weights), self.consumed(position), recipe)
         kept = tuple(one for one in self.history.segments if one.position < position)
-        return History((*kept, segment))
+        return replace(self.history, segments=(*kept, segment))
 
 
 class _Shares:

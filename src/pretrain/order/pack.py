@@ -15,7 +15,7 @@ import numpy as np
 
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.order.best_fit import PIECES, table_name
-from pretrain.shards.catalogue import Catalogue
+from pretrain.shards.catalogue import Catalogue, Entry
 from pretrain.shards.read import Shard
 from pretrain.shards.shelf import Cache, Shelf
 
@@ -98,6 +98,10 @@ class Rows:
                     self._fill_packed(shard, self._pieces(one, number), place, into)
             else:
                 self._fill_windows(shard, local * self.row, places[here], into)
+
+    def entry(self, number: int) -> Entry:
+        """What the catalogue says of the shard that holds a row."""
+        return self.catalogue.shards[self._shard_of(number)]
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens [row + 1] of a row, and for each which document of the row it belongs to, int32 [row + 1]."""

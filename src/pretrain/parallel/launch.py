@@ -2,11 +2,14 @@
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+
+from pretrain.base.errors import MachineError, UserError
 
 WAIT = timedelta(days=30)  # while the leading rank makes a corpus
 
@@ -19,6 +22,22 @@ def size() -> int:
 def rank() -> int:
     """This process among all."""
     return int(os.environ.get("RANK", "0"))
+
+
+def started() -> bool:
+    """Whether an agent has started this process, as one rank."""
+    return "RANK" in os.environ
+
+
+def here() -> int:
+    """Ranks on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def host() -> str:
+    """This machine, as its scheduler calls it."""
+    names = (os.environ.get(name) for name in ("SLURMD_NODENAME", "NODE_NAME"))
+    return next(filter(None, names), socket.gethostname())
 
 
 def accelerators() -> int:
@@ -50,24 +69,43 @@ def joined(device: str, *, together: bool) -> Iterator[bool]:
         dist.destroy_process_group()
 
 
-def start(processes: int, arguments: Sequence[str]) -> int:
+def start(processes: int, arguments: Sequence[str], nodes: str = "1", meet: str = "localhost:0") -> int:
     """Runs `pretrain` with these arguments on so many processes of this machine, by torch's elastic agent; returns the
-    exit code of the first that failed, or 0. Ctrl-C and SIGTERM reach them all, and the leading one says so: 130."""
+    exit code of the first that failed, or 0. Ctrl-C and SIGTERM reach them all, and the leading one says so: 130.
+
+    Of several machines ("4", or "3:4" where three will do) each does so, and their agents meet at a port of one.
+    Raises UserError, and MachineError where they do not meet.
+    """
+    least, most = bounds(nodes)
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say what is wrong
     logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
-    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": str(os.getpid())}
-    config = LaunchConfig(1, 1, processes, max_restarts=0, local_addr="localhost", **rendezvous)  # type: ignore[arg-type]
+    alone = most == 1
+    name, address = (str(os.getpid()), "localhost") if alone else ("pretrain", None)
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": meet, "run_id": name, "local_addr": address}
+    config = LaunchConfig(least, most, processes, max_restarts=0, **rendezvous)  # type: ignore[arg-type]
     try:
         elastic_launch(config, sys.executable)("-m", "pretrain", *arguments)
     except ChildFailedError as error:
         return int(error.get_first_failure()[1].exitcode)
     except SignalException:
         return 130
+    except RendezvousError as error:
+        raise MachineError(f"{nodes} machines do not meet at {meet}: {error or type(error).__name__}") from None
     return 0
+
+
+def bounds(nodes: str) -> tuple[int, int]:
+    """The fewest and the most machines of "4" or "3:4". Raises UserError."""
+    least, _, most = nodes.partition(":")
+    most = most or least
+    if not (least.isdecimal() and most.isdecimal() and 0 < int(least) <= int(most)):
+        raise UserError(f"--nodes {nodes}", expected="a number, or two as in 3:4")
+    return int(least), int(most)
 
 
 @contextmanager

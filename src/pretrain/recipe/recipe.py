@@ -10,6 +10,7 @@ from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import digest_of
 from pretrain.recipe.corpus import Corpus
 from pretrain.recipe.evaluate import Evaluate
+from pretrain.recipe.launch import Launch
 from pretrain.recipe.layers import Layers, Origin, Tree
 from pretrain.recipe.model import Model
 from pretrain.recipe.parallel import Parallel
@@ -37,6 +38,7 @@ class Recipe:
     parallel: Parallel = key("how ranks divide the work", Parallel())
     evaluate: Evaluate = key("scores", Evaluate())
     release: Release = key("what others get", Release())
+    launch: Launch = key("the job for a cluster", Launch())
     layers: Layers = field(default_factory=Layers, init=False, compare=False, repr=False)
 
     @property

@@ -1,6 +1,7 @@
 """[run]: what the run is called and what it may use."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pretrain.recipe.schema import key
 
@@ -13,4 +14,9 @@ class Run:
     seed: int = key("of everything that is drawn", 0, at_least=0)
     threads: int | None = key(
         "threads for arithmetic (one a core, if not said); another number changes the last bits", None, at_least=1
+    )
+    health: Literal["check", "stop", "skip"] = key(
+        "before several ranks train: measure their devices, and say which is slow; stop for it; or neither (one that "
+        "computes wrongly always stops)",
+        "check",
     )

@@ -50,6 +50,36 @@ class Balance:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """[train.guard]: what is done about faults, each decided before a weight moves."""
+
+    not_finite: Literal["skip", "rewind", "stop"] = key(
+        "where loss or gradient norm is no number: skip the batch, rewind to a checkpoint and skip all since, or stop",
+        "skip",
+    )
+    spike: Literal["skip", "rewind", "stop", "ignore"] = key("the same, where one is far above those before", "skip")
+    factor: float = key(
+        "what is far: a norm over so many times the median of the last steps, a loss so many median deviations above "
+        "theirs",
+        10.0,
+        at_least=1,
+    )
+    window: int = key("the last steps that count; before there are as many, nothing is far", 128, at_least=1)
+    patience: int = key(
+        "how often batches are skipped in the time of window steps, or in a row, until the run stops", 8, at_least=0
+    )
+    ahead: int = key("further batches that are skipped after a rewind", 100, at_least=0)
+    compare_every: int = key(
+        "steps between comparisons, bit for bit, of what ranks hold in common, also before each checkpoint; 0 for none",
+        100,
+        at_least=0,
+    )
+    lost_shard: Literal["stop", "skip"] = key(
+        "where a shard of tokens is gone or not what its digest says: stop, or learn without its rows", "stop"
+    )
+
+
+@dataclass(frozen=True)
 class Train:
     """[train]: one of steps, tokens and seconds says how long."""
 
@@ -96,6 +126,7 @@ class Train:
         'activations that a device keeps, with recompute = "budget"', None, unit=size, at_least=0
     )
     compile: Literal["auto", "always", "never"] = key("torch.compile: where it helps, always or never", "auto")
+    guard: Guard = key("what is done about faults", Guard())
     log_every: int = key("steps between step events", 1, at_least=1)
     checkpoint_every: int = key("steps between checkpoints, 0 for the last only", 1000, at_least=0)
     keep: int = key("checkpoints kept, the newest first", 2, at_least=1)

@@ -12,15 +12,8 @@ MID_RUN = (
         for name in ("batch", "micro_batch", "mixture_temperature", "precision", "compile", "clip", "z_loss")
     ),
 )
-MID_RUN_TABLES = (
-    "train.balance.",
-    "train.higher.",
-    "train.schedule.",
-    "train.phases.",
-    "train.optimizer.",
-    "sources.",
-    "most_epochs.",
-)
+MID_RUN_TABLES = tuple(f"train.{name}." for name in ("balance", "higher", "schedule", "phases", "optimizer", "guard"))
+MID_RUN_TABLES += ("sources.", "most_epochs.")
 
 
 def changed_paths(old: Key, new: Key) -> list[str]:

@@ -45,7 +45,7 @@ def export(
     family, config, rows = first.family, first.config, first.rows
     causal = first.recipe.train.objective.bind().causal
     ours = first.weight if len(found) == 1 else mean_of(found)
-    lineages = [lineage_of(one.run, one.recipe, one.state["step"], one.state["position"]) for one in found]
+    lineages = [lineage_of(one.run, one.recipe, one.state["step"], one.learned) for one in found]
     mean: Lineage = {"made": "averaged", "pretrain": version("pretrain"), "of": lineages}
     facts = facts_of(first.run, first.recipe, family, config, lineages[0], causal=causal)
     if len(found) > 1:

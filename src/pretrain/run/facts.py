@@ -15,8 +15,8 @@ from pretrain.release.lineage import Lineage
 from pretrain.train import machine
 
 
-def lineage_of(run: RunDirectory, recipe: Recipe, step: int, position: int) -> Lineage:
-    """What the weights after a step are made of; `position` is in rows."""
+def lineage_of(run: RunDirectory, recipe: Recipe, step: int, rows: int) -> Lineage:
+    """What the weights after a step are made of, which have learned from so many rows."""
     stages = json.loads(run.stages.read_bytes())
     begun = stages["train"]
     return {
@@ -26,7 +26,7 @@ def lineage_of(run: RunDirectory, recipe: Recipe, step: int, position: int) -> L
         "corpus": begun["key"]["tokens"],
         "tokenizer": begun["key"]["tokenizer"],
         "steps": step,
-        "tokens": position * (recipe.tokens.row or recipe.train.sequence),
+        "tokens": rows * (recipe.tokens.row or recipe.train.sequence),
         "from": begun.get("from"),
     }
 

@@ -26,6 +26,7 @@ from pretrain.release.lineage import of_folder
 from pretrain.release.release import release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.facts import facts_of, lineage_of
+from pretrain.run.health import check_health
 from pretrain.run.mixture import filled, outlook
 from pretrain.run.precision import stays_wide, within
 from pretrain.run.scores import evaluate_stage, objective_losses
@@ -138,6 +139,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     """From the newest whole checkpoint, or from the seed, to the last step."""
     data, section = work.data(), work.recipe.train
     work.divide()
+    check_health(work)
     state = work.state(data)
     if work.wide:
         work.report(stays_wide(work.wide, work.policy))
@@ -200,7 +202,8 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
     """
     section, count, seconds = work.recipe.train, parameters(work.rows, work.config.axes()), 0.0
     before = work.remembered.get("train")
-    total, why = length(work, state.step, state.position * data.row, key)
+    learned = state.history.learned(state.position) * data.row
+    total, why = length(work, state.step, learned, key)
     if total is None:
         assert section.seconds is not None, "a recipe says one of the three"
         work.report(Notice("info", f"measuring steps, to see how many fit into {section.seconds:.0f} s"))
@@ -209,7 +212,7 @@ def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
         why = f"{section.seconds:.0f} s at {seconds:.3f} s a step, measured"
     if before and total <= state.step:
         raise past(state.step, total)
-    tokens = state.position * data.row + (total - state.step) * section.batch
+    tokens = learned + (total - state.step) * section.batch
     work.report(Plan(total, tokens, count, seconds, why, active_parameters(work.rows, work.config.axes())))
     if section.sequence_warmup and tokens <= section.sequence_warmup.tokens:
         text = f"the run ends in its warm-up, before it learns from sequences of {section.sequence} tokens"
@@ -237,7 +240,7 @@ def forecast(work: Work, key: dict[str, Any]) -> None:
     if found:
         table = json.loads((found / checkpoints.STATE).read_bytes())
         data, step, position = work.data(History.from_json(table["history"])), table["step"], table["position"]
-    total, _ = length(work, step, position * data.row, key)
+    total, _ = length(work, step, data.order.history.learned(position) * data.row, key)
     if total is None:
         work.report(Notice("info", "how often each source is read is known when train has measured its steps"))
     elif total <= step:
@@ -295,7 +298,7 @@ def trained_state(work: Work) -> State:
 def release_stage(work: Work, state: State) -> dict[str, object]:
     """The released folder, proved on rows of the run."""
     section, recipe = work.recipe.release, work.recipe
-    lineage = lineage_of(work.run, recipe, state.step, state.position)
+    lineage = lineage_of(work.run, recipe, state.step, state.history.learned(state.position))
     causal = work.objective.causal
     facts = facts_of(work.run, recipe, work.family, work.config, lineage, causal=causal)
     proof = torch.from_numpy(work.data().batch(0, 2).tokens[:2]).to(work.device)

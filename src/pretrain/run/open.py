@@ -18,6 +18,7 @@ from pretrain.events.directory import RunDirectory
 from pretrain.model.config import CONFIG, IS_CAUSAL, read_config
 from pretrain.model.folder import load_folder, make
 from pretrain.model.weights import Weight, expand, held
+from pretrain.order.order import History
 from pretrain.recipe.read import load
 from pretrain.recipe.recipe import Recipe
 from pretrain.recipe.schema import Leaf
@@ -47,6 +48,11 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """Step, position and history."""
         return json.loads((self.path / STATE).read_bytes())
+
+    @property
+    def learned(self) -> int:
+        """Rows that its weights have learned from."""
+        return History.from_json(self.state["history"]).learned(self.state["position"])
 
     @cached_property
     def saved(self) -> Saved:

@@ -170,7 +170,8 @@ class Work:
         order = Order(self.recipe.run.seed, sizes, history or first_history(train, self.weights, filled(rows), sizes))
         warmup = train.sequence_warmup
         lengths = doublings(warmup.start, train.sequence, warmup.tokens // row) if warmup else ()
-        return Data(order, rows, train.sequence, section.packing != "contiguous", lengths)
+        lost = self.report if train.guard.lost_shard == "skip" else None
+        return Data(order, rows, train.sequence, section.packing != "contiguous", lengths, lost)
 
     @property
     def weights(self) -> dict[str, float]:

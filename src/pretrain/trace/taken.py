@@ -1,11 +1,12 @@
-"""Which rows each step of a run consumed, from its events: also between logged steps, over resumes and new batches."""
+"""Which rows each step of a run consumed, from its events: also between logged steps, over resumes and new batches,
+and where rows were passed over."""
 
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
 
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Resumed, Saved, Stage, Step
+from pretrain.events.kinds import Resumed, Saved, Skipped, Stage, Step
 from pretrain.events.read import read
 
 
@@ -21,29 +22,33 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Taken:
-    """The stretches that the weights went through, and those that the plan adds; the last step and row so far."""
+    """The stretches that the weights went through, and those that the plan adds; the last step and row so far; what was
+    passed over between them."""
 
     stretches: tuple[Stretch, ...]
     step: int
     position: int
+    skipped: tuple[Skipped, ...] = ()
 
     @classmethod
     def of(cls, run: RunDirectory, planned: int, rows: int) -> "Taken":
         """From a run's events, to the planned last step with `rows` rows a step."""
-        ends, logged = _ends(run)
-        stretches, (step, position) = list[Stretch](), (0, 0)
-        for last, end in ends:
-            event = logged.get(last)
-            own = event.rows if event and event.position + event.rows == end else 0
+        stretches, (step, position), skipped = list[Stretch](), (0, 0), list[Skipped]()
+        for one in _ends(run):
+            last, end, event = one.step, one.position, one.event
+            own = event.rows if isinstance(event, Step) else 0
             unlogged = last - step - (1 if own else 0)
             if unlogged:  # between two events the batch is the same: what changes a run is said where it goes on
                 stretches.append(Stretch(step + 1, step + unlogged, position, (end - own - position) // unlogged))
             if own:
                 stretches.append(Stretch(last, last, end - own, own))
             step, position = last, end
+            if isinstance(event, Skipped):
+                skipped.append(event)
+                position += event.rows
         if planned > step:
             stretches.append(Stretch(step + 1, planned, position, rows))
-        return cls(tuple(stretches), step, position)
+        return cls(tuple(stretches), step, position, tuple(skipped))
 
     @property
     def planned(self) -> int:
@@ -72,33 +77,48 @@ class Taken:
         return step if step <= one.last else None
 
 
-def _ends(run: RunDirectory) -> tuple[list[tuple[int, int]], dict[int, Step]]:
-    """(step, position after it) wherever the log or the newest checkpoint tells it, in order; the logged steps.
+@dataclass(frozen=True)
+class _End:
+    """The position after a step; where rows were passed over there, or the step was logged, the event."""
+
+    step: int
+    position: int
+    event: Step | Skipped | None = None
+
+
+def _ends(run: RunDirectory) -> list[_End]:
+    """Wherever the log or the newest checkpoint tells the position after a step, in order.
 
     Where a run goes on from a checkpoint, or from nothing, what it had done after that is undone.
     """
-    ends, logged, saved, anew = list[tuple[int, int]](), dict[int, Step](), 0, False
+    ends, saved, anew = list[_End](), 0, False
     for event in read(run):
-        kept: int | None = None
         match event:
             case Stage(name="train", state="started"):
                 anew = True
-            case Resumed(step=step):
-                kept, anew = step, False
-            case Step(step=step):
-                kept, anew = 0 if anew else step - 1, False
+                continue
             case Saved(step=step):
                 saved = step
-        if kept is not None:
-            while ends and ends[-1][0] > kept:
-                logged.pop(ends.pop()[0], None)
-            saved = min(saved, kept)
-        if isinstance(event, Step):
-            ends.append((event.step, event.position + event.rows))
-            logged[event.step] = event
-        elif isinstance(event, Resumed) and event.step > (ends[-1][0] if ends else 0):
-            ends.append((event.step, event.position))
+                continue
+            case Step(step=step):
+                kept, own = 0 if anew else step - 1, _End(step, event.position + event.rows, event)
+            case Resumed(step=kept):
+                own = _End(kept, event.position)
+            case Skipped(after=kept):
+                own = _End(kept, event.position, event)
+            case _:
+                continue
+        anew, saved = False, min(saved, kept)
+        while ends and (ends[-1].step > kept or _covers(own, ends[-1])):
+            ends.pop()
+        if not isinstance(event, Resumed) or kept > (ends[-1].step if ends else 0):
+            ends.append(own)
     state = run.checkpoints / f"step-{saved:08d}" / "state.json"
-    if saved > (ends[-1][0] if ends else 0) and state.exists():
-        ends.append((saved, json.loads(state.read_bytes())["position"]))
-    return ends, logged
+    if saved > (ends[-1].step if ends else 0) and state.exists():
+        ends.append(_End(saved, json.loads(state.read_bytes())["position"]))
+    return ends
+
+
+def _covers(now: _End, before: _End) -> bool:
+    """Whether rows that were passed over lie after where a run goes on now."""
+    return isinstance(before.event, Skipped) and before.position >= now.position

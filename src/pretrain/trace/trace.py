@@ -11,6 +11,7 @@ import numpy as np
 
 from pretrain.base.errors import UserError
 from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Skipped
 from pretrain.order.order import ORDER_VERSION, History, Order
 from pretrain.order.pack import Rows
 from pretrain.recipe.read import load
@@ -122,6 +123,14 @@ class Lineage:
         rows = self.taken.rows_of(step)
         return self._described(self._sightings(np.arange(rows.start, rows.stop)))
 
+    def skipped(self) -> list[tuple[Skipped, list[Sighting]]]:
+        """What was passed over, with its documents: they are told under the step that was not taken with them."""
+        out = []
+        for one in self.taken.skipped:
+            at = np.arange(one.position, one.position + one.rows)
+            out.append((one, self._described(self._sightings(at, one.step))))
+        return out
+
     def records(self, wanted: str) -> list[Page]:
         """The records with a URL or an id. Raises UserError with the nearest URL where nothing knows it."""
         if found := records(self.corpora, wanted):
@@ -146,15 +155,15 @@ class Lineage:
         every = self._sightings(np.array(sorted(where), np.int64))
         return self._described([one for one in every if one.id in ids])
 
-    def _sightings(self, at: np.ndarray) -> list[Sighting]:
-        """What stands at positions that steps consume."""
+    def _sightings(self, at: np.ndarray, skipped: int | None = None) -> list[Sighting]:
+        """What stands at positions that steps consume, or that were passed over for step `skipped`."""
         out, (sources, epochs, numbers) = list[Sighting](), self.order.at(at)
         for position, source, epoch, row in zip(*(one.tolist() for one in (at, sources, epochs, numbers)), strict=True):
-            step, name = self.taken.step_at(position), self.order.sources[source]
+            step, name = skipped or self.taken.step_at(position), self.order.sources[source]
             if step is None:
                 continue
             for span in self.rows[name].documents(row):
-                taken = step <= self.taken.step
+                taken = skipped is None and step <= self.taken.step
                 out.append(Sighting(step, taken, position, name, epoch, row, span.id, span.start, span.stop))
         return out
 

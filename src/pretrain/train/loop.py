@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain.base.errors import UserError
+from pretrain.base.errors import DiskFullError
 from pretrain.base.units import show_count
 from pretrain.checkpoint.save import prune, save, step_of
 from pretrain.checkpoint.state import State
@@ -18,6 +18,8 @@ from pretrain.optimizer.schedule import factor
 from pretrain.order.batch import Data
 from pretrain.order.loader import Loader
 from pretrain.recipe.train import Train
+from pretrain.train.copies import compare
+from pretrain.train.guard import Guard, make_room
 from pretrain.train.machine import used_bytes
 from pretrain.train.routers import told
 from pretrain.train.step import Result, Steps, train_step
@@ -42,11 +44,21 @@ def train(
 ) -> None:
     """Takes steps from `state.step` to `total`. Ctrl-C and SIGTERM save and raise KeyboardInterrupt.
 
-    A checkpoint is written before any callback that falls on the same step, since those may run out of memory. Raises
-    UserError where the loss is no number: the state that would be saved is then the one before.
+    A checkpoint is written before any callback that falls on the same step, since those may run out of memory. What
+    harms is decided by the guard before weights move. Raises UserError where it gives up, and MachineError where ranks
+    that hold the same hold other bits.
     """
+    while _steps(state, data, section, total, steps, place, callbacks):
+        pass  # training went back, and reads on from another place
+
+
+def _steps(
+    state: State, data: Data, section: Train, total: int, steps: Steps, place: Place, callbacks: Sequence[Callback]
+) -> bool:
+    """Steps up to the last, or until training goes back to a checkpoint: then it is True."""
     rows, ranks = section.batch // data.row, steps.ranks
-    saved = state.step
+    turns = [one.position for one in state.history.segments] + [start for start, _ in data.lengths]
+    guard = Guard(state, section.guard, rows, turns, place.checkpoints, place.report)
     clock, since = time.perf_counter(), state.step
     share = ranks.data_rank, ranks.layout.data
     with Loader(data, state.position, rows, share=share) as loader, stop_signals(ranks.alone) as stop:
@@ -55,7 +67,11 @@ def train(
             if state.step >= total:
                 break
             scale = factor(section.schedule, state.step, total)
-            result = train_step(state, batch, steps, scale)
+            result = train_step(state, batch, steps, scale, guard.takes)
+            if not result.taken:
+                if guard.pass_over():
+                    return True
+                continue
             state.step, state.position = state.step + 1, state.position + rows
             stopped = ranks.any(stop.is_set())  # asked once a step: a signal that comes below is the next step's
             ends = state.step == total or stopped
@@ -72,10 +88,12 @@ def train(
                     waits.share(state.step - since, now - clock),
                 )
                 clock, since = now, state.step
-            if ends or (section.checkpoint_every and state.step % section.checkpoint_every == 0):
-                _finite(result, state, saved)
+            saves = ends or (section.checkpoint_every and state.step % section.checkpoint_every == 0)
+            every = section.guard.compare_every
+            if every and (saves or state.step % every == 0):
+                compare(state, place.report)
+            if saves:
                 _save(state, section, place)
-                saved = state.step
             if stopped:
                 raise KeyboardInterrupt
             due = [call for every, call in callbacks if every and (state.step % every == 0 or state.step == total)]
@@ -84,6 +102,7 @@ def train(
             if due:  # time that callbacks take is no step's
                 clock, since = time.perf_counter(), state.step
                 waits.share(0, 0.0)
+    return False
 
 
 class Waits:
@@ -123,7 +142,7 @@ def _tell(
             step=state.step,
             position=state.position - rows,
             rows=rows,
-            tokens=state.position * data.row,
+            tokens=state.history.learned(state.position) * data.row,
             loss=loss,
             gradient_norm=norm,
             learning_rate=rate * scale,
@@ -137,20 +156,17 @@ def _tell(
             **told(result.routing, result.routed),
         )
     )
-    _finite(result, state, None)
-
-
-def _finite(result: Result, state: State, saved: int | None) -> None:
-    loss, norm = float(result.loss), float(result.gradient_norm)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        last = "" if saved is None else f"; the last checkpoint is of step {saved}"
-        what = f"loss {loss} with gradient norm {norm} at step {state.step}{last}"
-        raise UserError(what, expected="numbers: try a lower learning rate, or train.precision=fp32")
 
 
 def _save(state: State, section: Train, place: Place) -> None:
     start = time.perf_counter()
-    path = save(state, place.checkpoints, place.recipe_toml)
+    try:
+        path = save(state, place.checkpoints, place.recipe_toml)
+    except DiskFullError as error:
+        if not (state.ranks.alone and make_room(place.checkpoints)):
+            raise
+        place.report(Notice("warning", f"{error}: all checkpoints but the newest were removed to make room"))
+        path = save(state, place.checkpoints, place.recipe_toml)
     size = sum(file.stat().st_size for file in path.iterdir())
     place.report(Saved(state.step, str(path), time.perf_counter() - start, size))
     for old in prune(place.checkpoints, section.keep) if state.ranks.leads else ():

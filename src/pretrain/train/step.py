@@ -49,12 +49,15 @@ class Result:
     losses: dict[str, Tensor]
     routing: Routing | None = None
     routed: int = 0  # tokens that it counts
+    taken: bool = True  # whether the weights have moved
 
 
-def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result:
+def train_step(
+    state: State, batch: Batch, steps: Steps, scale: float, takes: Callable[[float, float], bool] | None = None
+) -> Result:
     """Moves the weights once, by this rank's rows of the batch and all others'. The weights of all targets are summed
     before the first backward pass, so that a micro-batch, or a rank, counts by its targets, not as one of several. What
-    balances experts is no part of the loss that is told."""
+    balances experts is no part of the loss that is told. Where `takes` refuses the loss and the norm, nothing moves."""
     ranks, routers, routed = steps.ranks, Routers.of(state.model), batch.own_weights > 0
     batch = steps.objective.prepare(batch, steps.vocabulary)
     if ranks.layout.cp > 1:
@@ -89,14 +92,16 @@ def train_step(state: State, batch: Batch, steps: Steps, scale: float) -> Result
     assert isinstance(total, Tensor), "a batch has samples"
     ranks.sum_gradients(state.model, state.rows)
     norm = clip(parameters, steps.clip) if ranks.alone else ranks.clip(state.model, state.rows, steps.clip)
-    state.optimizer.step(scale)
     if routers.seen is not None:
         routers.seen = ranks.sum_over_data(ranks.sum_over_stages(routers.seen))
-    routers.rebalance(steps.balance.bias_rate)
     sums = torch.stack([total, *(x for part in parts.values() for x in (part.total, part.count))])
     total, *rest = ranks.sum_over_data(ranks.sum_over_stages(sums)).unbind()
     means = [total / count.clamp_min(1e-9) for total, count in zip(rest[::2], rest[1::2], strict=True)]
-    return Result(total, norm, dict(zip(parts, means, strict=True)), routers.found, int(tokens))
+    taken = takes is None or takes(float(total), float(norm))
+    if taken:
+        state.optimizer.step(scale)
+        routers.rebalance(steps.balance.bias_rate)
+    return Result(total, norm, dict(zip(parts, means, strict=True)), routers.found, int(tokens), taken)
 
 
 def losses(model: nn.Module, batch: Batch, steps: Steps, *, ends: bool = True) -> dict[str, Loss]:

@@ -28,7 +28,10 @@ from pretrain.base.units import show_bytes, show_count, show_flops, show_seconds
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import (
     Changed,
+    Corrupted,
     Event,
+    Health,
+    Lost,
     Machine,
     Mixture,
     Notice,
@@ -39,6 +42,7 @@ from pretrain.events.kinds import (
     Sample,
     Saved,
     Score,
+    Skipped,
     Stage,
     Started,
     Step,
@@ -249,7 +253,8 @@ def mark(event: Event) -> tuple[str, str]:
         return MARKS[event.state]
     if isinstance(event, Released):
         return "★", "yellow"
-    return ("!", "yellow") if isinstance(event, Notice) and event.level == "warning" else ("∙", "cyan")
+    warns = isinstance(event, Skipped | Corrupted | Lost) or (isinstance(event, Notice) and event.level == "warning")
+    return ("!", "yellow") if warns else ("∙", "cyan")
 
 
 def spark(values: list[float], width: int) -> str:
@@ -315,6 +320,8 @@ def line(event: Event) -> str:
         case Machine(device=device, threads=threads, precision=precision, matmul_flops_per_second=flops):
             many = f", {event.ranks} ranks ({event.layout})" if event.ranks > 1 else ""
             return f"machine: {device}, {threads} threads, {precision}, {show_flops(flops)} in matrix products{many}"
+        case Health(state=state, text=text):
+            return f"{'warning: ' if state == 'slow' else ''}health: {text}"
         case Plan(steps=steps, tokens=tokens, parameters=parameters, active_parameters=active, why=why):
             met = f" ({show_count(active)} active)" if 0 < active < parameters else ""
             return (
@@ -324,6 +331,14 @@ def line(event: Event) -> str:
             return mixture(event)
         case Resumed(step=step):
             return f"train: goes on from step {step}"
+        case Skipped(step=step, after=after, position=position, rows=rows, why=why):
+            back = "" if after == step - 1 else f"; it goes on from step {after}"
+            return f"train: rows {position:,} to {position + rows - 1:,} are passed over: {why} at step {step}{back}"
+        case Lost(shard=shard):
+            return f"train: {shard} is lost, and training goes on without it: {event.text}"
+        case Corrupted(step=step, tensors=tensors, ranks=ranks, places=places):
+            named = ", ".join(f"rank {rank} ({place})" for rank, place in zip(ranks, places, strict=True))
+            return f"train: {named} held other bits of {', '.join(tensors[:3])} after step {step}"
         case Changed(step=step, what=what):
             return f"train: from step {step} on, {what}"
         case Saved(step=step, save_seconds=seconds):

@@ -1,0 +1,1 @@
+"""A file for each scheduler that `pretrain launch` writes jobs for."""
