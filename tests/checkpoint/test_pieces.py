@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
 from pretrain.base.extension import find
 from pretrain.base.files import verify
 from pretrain.checkpoint.pieces import Saved
-from pretrain.checkpoint.save import load, save
+from pretrain.checkpoint.save import layout_of, load, newest, save
+from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.state import State
 from pretrain.model.folder import make
 from pretrain.model.weights import expand, held, initialise, local
@@ -32,7 +34,7 @@ MUTANTS = [
     ("src/pretrain/parallel/pipeline.py", "if here(weight.name) or weight.name in shared]", "if here(weight.name)]"),
 ]
 gpt2 = find("model.families", "gpt2")
-CONFIG = gpt2.Config(vocab_size=46, n_embd=20, n_layer=2, n_head=4, n_positions=8)
+CONFIG = gpt2.Config(vocab_size=44, n_embd=20, n_layer=2, n_head=4, n_positions=8)
 # Of the last one both stages have the embedding, which is the head as well.
 LAYOUTS = [Layout(shard=4), Layout(shard=2, tp=2), Layout(replicate=2, shard=2), Layout(pp=2, tp=2)]
 
@@ -90,3 +92,47 @@ def same(one: State, path: Path) -> None:
 
 def test_any_layout_reads_what_another_saved(tmp_path: Path) -> None:
     saved_and_read(tmp_path)
+
+
+def moved(folder: Path, name: str, layout: Layout) -> None:
+    """Goes on from the newest checkpoint of `folder` on another layout, and saves to `folder/name` behind its back."""
+    one = state(5, on := Ranks.of(layout, "cpu"))
+    found, damaged = newest(folder, on)
+    assert found is not None and not damaged
+    load(found, one)
+    with Saver(folder / name, "", 2, lambda event: None, on) as saver:
+        saver.save(one, wait=False)
+        for tensor in (*one.model.parameters(), *one.optimizer.state().values()):
+            local(tensor.detach()).zero_()  # training goes on
+        saver.wait()
+    assert sorted(path.name for path in (folder / name).iterdir()) == ["latest", "step-00000003"]
+    assert layout_of(folder / name / "step-00000003") == str(layout)
+
+
+@ranks(4)
+def on_four(folder: Path) -> None:
+    moved(folder, "four", Layout(shard=4))
+
+
+@ranks(2)
+def on_two(folder: Path) -> None:
+    moved(folder / "four", "two", Layout(tp=2))
+
+
+@ranks(8)
+def on_eight(folder: Path) -> None:
+    moved(folder / "four" / "two", "eight", Layout(replicate=2, tp=4))
+
+
+def test_four_ranks_then_two_then_eight_and_every_bit_is_there(tmp_path: Path) -> None:
+    alone = save(state(3, Ranks()), tmp_path, "")
+    on_four(tmp_path)
+    on_two(tmp_path)
+    on_eight(tmp_path)
+    for kind in ("model", "optimizer"):
+        truth = load_file(alone / f"{kind}.safetensors")  # whole tensors, by the format's own library
+        for path in tmp_path.rglob("step-00000003"):
+            saved = Saved(path, kind)
+            assert set(saved.names()) == set(truth) and verify(path)
+            assert all(torch.equal(saved.whole(name), tensor) for name, tensor in truth.items()), path
+    assert len(list(tmp_path.rglob("step-00000003"))) == 4

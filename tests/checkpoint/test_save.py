@@ -10,10 +10,12 @@ import torch
 
 from pretrain.base.extension import find
 from pretrain.checkpoint.save import load, newest, save
+from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.state import State
 from pretrain.model.folder import make
 from pretrain.model.weights import initialise
 from pretrain.order.order import History, Segment
+from pretrain.parallel.apply import Ranks
 
 MUTANTS = [("src/pretrain/base/files.py", 'return path.with_name(f".', 'return path or path.with_name(f".')]
 TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}  # audit events of CPython
@@ -30,8 +32,9 @@ def state_at(step: int) -> State:
     return State(model, nimble.weights(CONFIG), optimizer, step, 4 * step, History((Segment(0, {"a": 1.0}, {}),)))
 
 
-def save_and_die(state: State, folder: Path, touch: int) -> int:
-    """The signal that ended a child which saves and is killed before its touch of that number; 0 if it came through."""
+def save_and_die(state: State, folder: Path, touch: int, *, behind: bool) -> int:
+    """The signal that ended a child which saves, perhaps `behind` its back, and is killed before its touch of that
+    number; 0 if it came through."""
     child = os.fork()
     if child == 0:
         left = touch
@@ -44,14 +47,23 @@ def save_and_die(state: State, folder: Path, touch: int) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        save(state, folder, "")
+        if behind:
+            with Saver(folder, "", 2, lambda event: None, Ranks()) as saver:
+                saver.save(state, wait=False)
+                state.model.get_parameter("embed.weight").data.zero_()  # training goes on
+        else:
+            save(state, folder, "")
         os._exit(0)
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("again", [False, True], ids=["a new step", "a step saved before"])
-def test_killed_at_any_touch_of_the_disk(tmp_path: Path, again: bool) -> None:
+@pytest.mark.parametrize(
+    ("again", "behind"),
+    [(False, False), (True, False), (False, True)],
+    ids=["a new step", "a step saved before", "a new step, while training goes on"],
+)
+def test_killed_at_any_touch_of_the_disk(tmp_path: Path, again: bool, behind: bool) -> None:
     old, new = state_at(1), state_at(2)
     steps, touch = [], 0
     while True:
@@ -59,7 +71,7 @@ def test_killed_at_any_touch_of_the_disk(tmp_path: Path, again: bool) -> None:
         save(old, folder, "")
         if again:
             save(new, folder, "")
-        ended = save_and_die(new, folder, touch)
+        ended = save_and_die(new, folder, touch, behind=behind)
         found, damaged = newest(folder)
         assert found is not None and not damaged
         back = state_at(3)

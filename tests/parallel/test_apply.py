@@ -21,7 +21,7 @@ from ranks import ranks
 LLAMA = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)  # fmt: skip
 MUTANTS = [
-    ("src/pretrain/parallel/apply.py", "                module.reshard()", "                pass"),
+    ("src/pretrain/parallel/data.py", "            module.reshard()", "                pass"),
     ("src/pretrain/parallel/apply.py", "if divided(weight) is None and (g", "if divided(weight) is not None and (g"),
     (
         "src/pretrain/parallel/apply.py",

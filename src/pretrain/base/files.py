@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
@@ -13,6 +13,7 @@ from typing import TypedDict
 import xxhash
 
 from pretrain.base.errors import DamagedError, DiskFullError
+from pretrain.base.remote import Place, Remote
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20  # bytes read at a time when a file is digested
@@ -35,7 +36,7 @@ def digest_of(value: object) -> str:
     return digest(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def digest_file(path: Path) -> str:
+def digest_file(path: Place) -> str:
     """The digest of a file's content, read in chunks."""
     state = xxhash.xxh3_128()
     with path.open("rb") as file:
@@ -44,11 +45,13 @@ def digest_file(path: Path) -> str:
     return state.hexdigest()
 
 
-def write(path: Path, data: str | bytes) -> None:
+def write(path: Place, data: str | bytes) -> None:
     """Replaces a file as a whole: after a crash the old or the new content is there. Raises DiskFullError.
 
     One writer at a time: of what two processes could write, callers hold a lock.
     """
+    if isinstance(path, Remote):
+        return path.write_bytes(data.encode() if isinstance(data, str) else data)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     with room_for(path):
@@ -61,6 +64,23 @@ def write(path: Path, data: str | bytes) -> None:
             sync_folder(path.parent)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def stream(path: Place, chunks: Iterable[memoryview]) -> Entry:
+    """Writes a new file as its bytes come, syncs it and compares their digest with what is then there; of an object
+    store only the size, as it digests what it is sent itself. Raises DiskFullError, DamagedError."""
+    state, size = xxhash.xxh3_128(), 0
+    with room_for(path), path.open("wb") as file:
+        for chunk in chunks:
+            state.update(chunk)
+            size += file.write(chunk)
+        if isinstance(path, Path):
+            file.flush()
+            os.fsync(file.fileno())
+    same = path.size() == size if isinstance(path, Remote) else digest_file(path) == state.hexdigest()
+    if not same:
+        raise DamagedError("what was written is not what is read back", where=str(path), expected="a sound disk")
+    return Entry(bytes=size, digest=state.hexdigest())
 
 
 @contextmanager
@@ -76,13 +96,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         with room_for(path):
             yield partial
             seal(partial)
-            replaced = path.with_name(f".{path.name}.replaced")
-            shutil.rmtree(replaced, ignore_errors=True)
-            if path.exists():
-                path.rename(replaced)
-            partial.rename(path)
-            sync_folder(path.parent)
-            shutil.rmtree(replaced, ignore_errors=True)
+            publish(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -92,6 +106,17 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def publish(path: Path) -> None:
+    """Renames the partial folder of `path`, which is sealed, to `path`; replaces a folder that stands there."""
+    replaced = path.with_name(f".{path.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        path.rename(replaced)
+    partial_of(path).rename(path)
+    sync_folder(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 def seal(folder: Path) -> None:
     """Writes the manifest of all files in a folder and syncs every file and folder to the disk."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
@@ -99,12 +124,17 @@ def seal(folder: Path) -> None:
     for file in files:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    write(folder / MANIFEST, json.dumps(entries, indent=1, sort_keys=True))
+    write_manifest(folder, entries)
     for inner in [*(p for p in folder.rglob("*") if p.is_dir()), folder]:
         sync_folder(inner)
 
 
-def read_manifest(folder: Path) -> dict[str, Entry]:
+def write_manifest(folder: Place, entries: Mapping[str, Entry]) -> None:
+    """What a folder holds; the last of its files to be written."""
+    write(folder / MANIFEST, json.dumps(entries, indent=1, sort_keys=True))
+
+
+def read_manifest(folder: Place) -> dict[str, Entry]:
     """The manifest of a sealed folder. Raises DamagedError where it is missing or unreadable."""
     try:
         entries = json.loads((folder / MANIFEST).read_bytes())
@@ -115,15 +145,20 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     return entries
 
 
-def verify(folder: Path, *, content: bool = True) -> dict[str, Entry]:
-    """Reads a sealed folder back against its manifest (sizes, and digests if `content`). Raises DamagedError."""
-    entries = read_manifest(folder)
-    for name, entry in entries.items():
-        file = folder / name
-        if not file.is_file():
-            raise DamagedError("file is missing", where=str(file))
-        if file.stat().st_size != entry["bytes"]:
-            raise DamagedError(f"holds {file.stat().st_size} bytes", where=str(file), expected=f"{entry['bytes']}")
+def verify(folder: Place, *, content: bool = True, share: tuple[int, int] = (0, 1)) -> dict[str, Entry]:
+    """Reads a sealed folder back against its manifest: sizes, and digests if `content`. Raises DamagedError.
+
+    Where several readers `share` the work, (this one's number, how many), each takes every n-th, the largest first.
+    """
+    entries, (number, count) = read_manifest(folder), share
+    for name in sorted(entries, key=lambda name: (-entries[name]["bytes"], name))[number::count]:
+        file, entry = folder / name, entries[name]
+        try:
+            size = file.size() if isinstance(file, Remote) else file.stat().st_size
+        except FileNotFoundError:
+            raise DamagedError("file is missing", where=str(file)) from None
+        if size != entry["bytes"]:
+            raise DamagedError(f"holds {size} bytes", where=str(file), expected=f"{entry['bytes']}")
         if content and digest_file(file) != entry["digest"]:
             raise DamagedError("content differs from its digest", where=str(file), expected=entry["digest"])
     return entries
@@ -144,12 +179,12 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
+def room_for(path: Place) -> Iterator[None]:
     """Turns "no space left" (ENOSPC, EDQUOT, EFBIG) into DiskFullError with the path and what is free."""
     try:
         yield
     except Exception as error:
-        if _error_number(error) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(path, Remote) or _error_number(error) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         nearest_folder = next(p for p in path.absolute().parents if p.exists())
         free = shutil.disk_usage(nearest_folder).free

@@ -153,8 +153,9 @@ class Saved(Event):
 
     step: int
     folder: str
-    save_seconds: float
+    save_seconds: float  # that training stood still for it
     saved_bytes: int
+    write_seconds: float = 0.0  # until it was whole, most of them while training went on
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,13 @@ class Pruned(Event):
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """Training goes on from a checkpoint."""
+    """Training goes on from a checkpoint, perhaps on another layout than it was written on."""
 
     step: int
     position: int
     folder: str
+    layout: str = ""
+    saved_layout: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,11 @@ from pretrain.base.files import write
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # most in a file, as transformers has long split them
-WRITTEN = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}  # as the format orders them
+WRITTEN = {  # as the format orders them
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fn: "F8_E4M3", torch.int16: "I16", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int32: "I32", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
+}  # fmt: skip
 NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # as headers call them
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -144,8 +148,9 @@ def _by_layer(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _begin(path: Path, shells: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """Writes a file's header, the largest dtypes first; (tensor, where it goes) in bytes from the file's start."""
+def header(shells: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of a file of these tensors, and where each goes in bytes from the file's start, in that order:
+    the largest dtypes first, so that each lies at a multiple of its size."""
     ranks = list(WRITTEN)
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     places, end = {}, 0
@@ -154,9 +159,15 @@ def _begin(path: Path, shells: Mapping[str, Tensor]) -> Iterator[tuple[str, int]
         end += shell.nbytes
         table[name] = {"dtype": WRITTEN[shell.dtype], "shape": list(shell.shape), "data_offsets": [start, end]}
         places[name] = start
-    header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, {name: 8 + len(text) + start for name, start in places.items()}
+
+
+def _begin(path: Path, shells: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """Writes a file's header, and leaves room for its tensors; (tensor, where it goes)."""
+    first, places = header(shells)
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.truncate(8 + len(header) + end)
-    yield from ((name, 8 + len(header) + start) for name, start in places.items())
+        file.write(first)
+        file.truncate(len(first) + sum(shell.nbytes for shell in shells.values()))
+    yield from places.items()

@@ -84,13 +84,26 @@ class Ranks:
         dist.broadcast(said, 0)
         return int(said)
 
-    def any(self, value: bool) -> bool:
-        """Whether any rank says so."""
+    def most(self, value: int) -> int:
+        """The largest that a rank says."""
         if self.mesh is None:
             return value
-        said = torch.tensor(int(value), device=self.mesh.device_type)
+        said = torch.tensor(value, device=self.mesh.device_type)
         dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+        return int(said)
+
+    def any(self, value: bool) -> bool:
+        """Whether any rank says so."""
+        return bool(self.most(int(value)))
+
+    def said(self, text: str, rank: int) -> str:
+        """What that rank says, at most 1,000 bytes of it."""
+        if self.mesh is None:
+            return text
+        letters = torch.frombuffer(bytearray(text.encode()[:1000].ljust(1000, b"\0")), dtype=torch.uint8)
+        letters = letters.to(self.mesh.device_type)
+        dist.broadcast(letters, rank)
+        return bytes(letters.tolist()).rstrip(b"\0").decode(errors="ignore")
 
     def wait(self) -> None:
         """Until all ranks are here."""

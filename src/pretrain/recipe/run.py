@@ -20,3 +20,9 @@ class Run:
         "computes wrongly always stops)",
         "check",
     )
+    checkpoints: str | None = key(
+        "a folder or URL (s3://bucket/folder) where checkpoints lie, those of each run under its name; the run's own, "
+        "if not said",
+        None,
+        path=True,
+    )

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from pretrain.base.errors import UserError
+from pretrain.base.errors import DamagedError, UserError
+from pretrain.base.files import verify
+from pretrain.base.remote import Place as Folder
 from pretrain.checkpoint import save as checkpoints
 from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
@@ -52,7 +54,7 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
     done = not changed and is_trained(work)
     if "train" in stages:
         if done:
-            work.report(Stage("train", "reused", "its last checkpoint is there", str(work.run.checkpoints)))
+            work.report(Stage("train", "reused", "its last checkpoint is there", str(work.checkpoints)))
         elif context.dry:
             started = "train" in work.remembered
             goes_on = f"it goes on from its checkpoint{changed and f'; {changed}'}"
@@ -131,8 +133,16 @@ def is_trained(work: Work) -> bool:
     """Whether the last step's checkpoint is there and whole."""
     if "train" not in work.remembered:
         return False
-    found, _ = checkpoints.newest(work.run.checkpoints)
-    return found is not None and found.name == f"step-{work.remembered['train']['steps']:08d}"
+    try:
+        verify(last_of(work))
+    except DamagedError:
+        return False
+    return True
+
+
+def last_of(work: Work) -> Folder:
+    """The last step's checkpoint."""
+    return checkpoints.path_of(work.checkpoints, work.remembered["train"]["steps"])
 
 
 def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
@@ -181,7 +191,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
     toml = keep_recipe(work.run, settled(work)) if work.ranks.leads else ""
-    place = Place(work.run.checkpoints, toml, work.report, flops, peak)
+    place = Place(work.checkpoints, toml, work.report, flops, peak)
     texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
@@ -192,7 +202,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     callbacks = [(every, within(work.policy, call)) for every, call in calls]
     steps = work.steps(state.model, compiled=work.remembered["train"].get("compiled", False))
     train(state, work.data(state.history), section, total, steps, place, callbacks)
-    work.report(Stage("train", "finished", "", str(work.run.checkpoints)))
+    work.report(Stage("train", "finished", "", str(work.checkpoints)))
 
 
 def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
@@ -235,7 +245,7 @@ def length(work: Work, step: int, tokens: int, key: dict[str, Any]) -> tuple[int
 
 def forecast(work: Work, key: dict[str, Any]) -> None:
     """Says how often each source would be read, where the length is known without a measurement. Raises UserError."""
-    found, _ = checkpoints.newest(work.run.checkpoints)
+    found, _ = checkpoints.newest(work.checkpoints)
     data, step, position = work.data(), 0, 0
     if found:
         table = json.loads((found / checkpoints.STATE).read_bytes())
@@ -272,25 +282,24 @@ def compiles(work: Work, peak_seconds: float) -> bool:
 
 def resume(work: Work, state: State) -> None:
     """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
-    found, damaged = checkpoints.newest(work.run.checkpoints) if work.ranks.leads else (None, {})
-    for path, error in damaged.items():
+    found, damaged = checkpoints.newest(work.checkpoints, work.ranks)
+    for path, error in damaged.items() if work.ranks.leads else ():
         aside = checkpoints.set_aside(path)
         work.report(Notice("warning", f"a checkpoint is damaged, and set aside as {aside.name}: {error}"))
     if damaged and found is None:
         work.report(Notice("warning", "no whole checkpoint is left: training begins again"))
-    step = work.ranks.agree(-1 if found is None else checkpoints.step_of(found))
-    if step >= 0:
-        found = checkpoints.path_of(work.run.checkpoints, step)
+    if found is not None:
+        if "train" not in work.remembered and work.recipe.run.checkpoints is not None:
+            raise UserError("checkpoints of another run", where=str(found), expected="another run.name for this one")
         checkpoints.load(found, state)
-        work.report(Resumed(state.step, state.position, str(found)))
+        layouts = str(work.ranks.layout), checkpoints.layout_of(found)
+        work.report(Resumed(state.step, state.position, str(found), *layouts))
 
 
 def trained_state(work: Work) -> State:
     """The state after the last step."""
     state = work.state(work.data())
-    found, _ = checkpoints.newest(work.run.checkpoints)
-    assert found is not None, "is_trained saw it"
-    checkpoints.load(found, state)
+    checkpoints.load(last_of(work), state)  # read back when it was written, or by is_trained
     state.model.float().eval()  # what is bfloat16 is so exactly
     return state
 

@@ -1,6 +1,7 @@
 """A model to use: from a run directory, a checkpoint, or a released folder, ours or another's."""
 
 import json
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.base.files import verify
+from pretrain.base.remote import Place, place
 from pretrain.checkpoint.pieces import Saved
 from pretrain.checkpoint.save import RECIPE, STATE, newest
 from pretrain.events.directory import RunDirectory
@@ -29,15 +31,11 @@ from pretrain.tokenizer.tokenizer import Tokenizer
 class Checkpoint:
     """A checkpoint that was verified, and the run that it is of."""
 
-    path: Path
+    path: Place
+    run: RunDirectory
     recipe: Recipe
     family: ModuleType
     config: Any
-
-    @property
-    def run(self) -> RunDirectory:
-        """The run directory."""
-        return RunDirectory(self.path.parent.parent)
 
     @property
     def rows(self) -> list[Weight]:
@@ -98,17 +96,26 @@ def checkpoint_of(path: Path | str, expected: str = "a run directory or a checkp
     folder = Path(path).absolute()
     run = RunDirectory(folder)
     if run.stages.is_file():
-        found, _ = newest(run.checkpoints)
+        found, _ = newest(checkpoints_of(run, load(str(run.recipe))))
         if found is None:
             raise UserError("no checkpoint yet", where=str(folder), expected="a run that has saved one")
-        folder = found
     elif (folder / RECIPE).is_file() and (folder / STATE).is_file():
         verify(folder)
+        found, run = folder, RunDirectory(folder.parent.parent)
     else:
         raise UserError("no model here" if folder.exists() else "no such folder", where=str(path), expected=expected)
-    recipe = load(str(folder / RECIPE))
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / RECIPE
+        copy.write_bytes((found / RECIPE).read_bytes())
+        recipe = load(str(copy))
     leaf = recipe.model.family
-    return Checkpoint(folder, recipe, find(leaf.kind, leaf.use), leaf.bind())
+    return Checkpoint(found, run, recipe, find(leaf.kind, leaf.use), leaf.bind())
+
+
+def checkpoints_of(run: RunDirectory, recipe: Recipe) -> Place:
+    """Where a run's checkpoints lie."""
+    said = recipe.run.checkpoints
+    return run.checkpoints if said is None else place(said) / run.path.name
 
 
 def open_model(path: Path | str) -> tuple[nn.Module, ModuleType, Any, Tokenizer]:

@@ -13,6 +13,7 @@ from torch import nn
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.base.files import write
+from pretrain.base.remote import Place
 from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.document import Document
@@ -39,6 +40,7 @@ from pretrain.precision.rounding import Rounding
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.train import Train
 from pretrain.run.mixture import filled, first_history, most_epochs
+from pretrain.run.open import checkpoints_of
 from pretrain.run.precision import policy_of
 from pretrain.run.stages import Context
 from pretrain.run.strata import learned
@@ -152,6 +154,11 @@ class Work:
     def gone(self) -> set[str]:
         """Strata that are read no more, of sources that are."""
         return {name for name in self.known.keys() - self.tokens.keys() if source_of(name) in self.weights}
+
+    @property
+    def checkpoints(self) -> Place:
+        """Where the run's lie."""
+        return checkpoints_of(self.run, self.recipe)
 
     def remember(self, **facts: object) -> None:
         """Adds to stages.json."""

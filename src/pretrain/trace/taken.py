@@ -5,6 +5,7 @@ import json
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from pretrain.base.remote import place
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Resumed, Saved, Skipped, Stage, Step
 from pretrain.events.read import read
@@ -91,13 +92,13 @@ def _ends(run: RunDirectory) -> list[_End]:
 
     Where a run goes on from a checkpoint, or from nothing, what it had done after that is undone.
     """
-    ends, saved, anew = list[_End](), 0, False
+    ends, saved, anew, folder = list[_End](), 0, False, ""
     for event in read(run):
         match event:
             case Stage(name="train", state="started"):
                 anew = True
                 continue
-            case Saved(step=step):
+            case Saved(step=step, folder=folder):
                 saved = step
                 continue
             case Step(step=step):
@@ -113,9 +114,12 @@ def _ends(run: RunDirectory) -> list[_End]:
             ends.pop()
         if not isinstance(event, Resumed) or kept > (ends[-1].step if ends else 0):
             ends.append(own)
-    state = run.checkpoints / f"step-{saved:08d}" / "state.json"
-    if saved > (ends[-1].step if ends else 0) and state.exists():
-        ends.append(_End(saved, json.loads(state.read_bytes())["position"]))
+    if saved > (ends[-1].step if ends else 0):
+        name = f"step-{saved:08d}"  # in the run, wherever that is now, or where it was told to lie
+        for path in (run.checkpoints / name, place(folder)):
+            if path.name == name and (path / "state.json").is_file():
+                ends.append(_End(saved, json.loads((path / "state.json").read_bytes())["position"]))
+                break
     return ends
 
 

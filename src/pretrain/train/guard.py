@@ -8,14 +8,13 @@ running statistics (Kumar et al. 2025, arXiv 2504.02507). What is passed over st
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.files import verify, write
-from pretrain.checkpoint.save import LATEST, STATE, load, newest, path_of, prune, step_of
+from pretrain.base.remote import Place, remove
+from pretrain.checkpoint.save import LATEST, STATE, every, load, path_of, step_of
 from pretrain.checkpoint.state import State
 from pretrain.events.kinds import Event, Pruned, Skipped
 from pretrain.recipe.train import Guard as Rules
@@ -34,7 +33,7 @@ class Guard:
         rules: Rules,
         rows: int,
         turns: Sequence[int],
-        checkpoints: Path,
+        checkpoints: Place,
         report: Callable[[Event], None],
     ) -> None:
         self._turns = turns
@@ -82,7 +81,7 @@ class Guard:
                 return
             what += f", and {len(late)} times already batches were passed over within {span}"
             expected = f"fewer than train.guard.patience = {self._rules.patience}"
-        saved = max((step_of(path) for path in self._folder.glob("step-*")), default=None)
+        saved = max(map(step_of, every(self._folder)), default=None)
         what += "" if saved is None else f"; the last checkpoint is of step {saved}"
         raise UserError(what, expected=f"{expected}: try a lower learning rate, or train.precision=fp32")
 
@@ -98,14 +97,14 @@ class Guard:
         load(path, state)
         if ranks.leads:
             write(self._folder / LATEST, path.name + "\n")
-            for later in (one for one in self._folder.glob("step-*") if step_of(one) > step):
-                shutil.rmtree(later)
+            for later in (one for one in every(self._folder) if step_of(one) > step):
+                remove(later)
                 self._report(Pruned(step_of(later), str(later)))
         return True
 
     def _newest(self) -> int:
         tried = {start for start, _ in self._state.history.skipped}
-        for path in sorted(self._folder.glob("step-*"), reverse=True):
+        for path in reversed(every(self._folder)):
             try:
                 verify(path)
             except DamagedError:
@@ -113,12 +112,6 @@ class Guard:
             if json.loads((path / STATE).read_bytes())["position"] not in tried:
                 return step_of(path)
         return -1
-
-
-def make_room(folder: Path) -> bool:
-    """Whether older checkpoints could be removed for a new one, because the newest is whole."""
-    found, damaged = newest(folder)
-    return found is not None and not damaged and bool(prune(folder, 1))
 
 
 def judged(rules: Rules, recent: Sequence[tuple[float, float]], loss: float, norm: float) -> tuple[str, str]:

@@ -6,20 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from pretrain.base.errors import DiskFullError
+from pretrain.base.remote import Place as Folder
 from pretrain.base.units import show_count
-from pretrain.checkpoint.save import prune, save, step_of
+from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.state import State
-from pretrain.events.kinds import Event, Notice, Pruned, Saved, Step
+from pretrain.events.kinds import Event, Notice, Step
 from pretrain.optimizer.schedule import factor
 from pretrain.order.batch import Data
 from pretrain.order.loader import Loader
 from pretrain.recipe.train import Train
 from pretrain.train.copies import compare
-from pretrain.train.guard import Guard, make_room
+from pretrain.train.guard import Guard
 from pretrain.train.machine import used_bytes
 from pretrain.train.routers import told
 from pretrain.train.step import Result, Steps, train_step
@@ -32,7 +31,7 @@ Callback = tuple[int, Callable[[State], None]]  # every so many steps (0: never)
 class Place:
     """Where a run saves and whom it tells."""
 
-    checkpoints: Path
+    checkpoints: Folder
     recipe_toml: str
     report: Callable[[Event], None]
     flops_per_token: float
@@ -44,9 +43,10 @@ def train(
 ) -> None:
     """Takes steps from `state.step` to `total`. Ctrl-C and SIGTERM save and raise KeyboardInterrupt.
 
-    A checkpoint is written before any callback that falls on the same step, since those may run out of memory. What
-    harms is decided by the guard before weights move. Raises UserError where it gives up, and MachineError where ranks
-    that hold the same hold other bits.
+    A checkpoint is begun before any callback that falls on the same step, since those may run out of memory, and is
+    whole when this returns or raises. What harms is decided by the guard before weights move. Raises UserError where it
+    gives up, MachineError where ranks that hold the same hold other bits, and what went wrong with a save, after the
+    next step.
     """
     while _steps(state, data, section, total, steps, place, callbacks):
         pass  # training went back, and reads on from another place
@@ -61,7 +61,9 @@ def _steps(
     guard = Guard(state, section.guard, rows, turns, place.checkpoints, place.report)
     clock, since = time.perf_counter(), state.step
     share = ranks.data_rank, ranks.layout.data
-    with Loader(data, state.position, rows, share=share) as loader, stop_signals(ranks.alone) as stop:
+    saver = Saver(place.checkpoints, place.recipe_toml, section.keep, place.report, ranks)
+    steps = replace(steps, before_update=saver.before_update)
+    with Loader(data, state.position, rows, share=share) as loader, stop_signals(ranks.alone) as stop, saver:
         waits = Waits(loader, section.batch, place.report)
         for batch in loader:
             if state.step >= total:
@@ -69,11 +71,17 @@ def _steps(
             scale = factor(section.schedule, state.step, total)
             result = train_step(state, batch, steps, scale, guard.takes)
             if not result.taken:
+                saver.wait()  # what training may go back to
                 if guard.pass_over():
                     return True
                 continue
             state.step, state.position = state.step + 1, state.position + rows
-            stopped = ranks.any(stop.is_set())  # asked once a step: a signal that comes below is the next step's
+            # Asked once a step: a signal that comes below is the next step's.
+            asked = ranks.most(2 if saver.failed else int(stop.is_set()))
+            if asked == 2:
+                saver.wait()  # and raise
+            saver.look()
+            stopped = asked == 1
             ends = state.step == total or stopped
             if ends or state.step % section.log_every == 0:
                 now = time.perf_counter()
@@ -93,7 +101,7 @@ def _steps(
             if every and (saves or state.step % every == 0):
                 compare(state, place.report)
             if saves:
-                _save(state, section, place)
+                saver.save(state, wait=ends)
             if stopped:
                 raise KeyboardInterrupt
             due = [call for every, call in callbacks if every and (state.step % every == 0 or state.step == total)]
@@ -156,21 +164,6 @@ def _tell(
             **told(result.routing, result.routed),
         )
     )
-
-
-def _save(state: State, section: Train, place: Place) -> None:
-    start = time.perf_counter()
-    try:
-        path = save(state, place.checkpoints, place.recipe_toml)
-    except DiskFullError as error:
-        if not (state.ranks.alone and make_room(place.checkpoints)):
-            raise
-        place.report(Notice("warning", f"{error}: all checkpoints but the newest were removed to make room"))
-        path = save(state, place.checkpoints, place.recipe_toml)
-    size = sum(file.stat().st_size for file in path.iterdir())
-    place.report(Saved(state.step, str(path), time.perf_counter() - start, size))
-    for old in prune(place.checkpoints, section.keep) if state.ranks.leads else ():
-        place.report(Pruned(step_of(old), str(old)))
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class Steps:
     sequence: int = 0  # tokens in the samples that micro_batch counts, if some batches have shorter ones
     ranks: Ranks = field(default_factory=Ranks)
     balance: Balance = field(default_factory=Balance)
+    before_update: Callable[[], None] = lambda: None  # waits for those that still read the weights
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def train_step(
     means = [total / count.clamp_min(1e-9) for total, count in zip(rest[::2], rest[1::2], strict=True)]
     taken = takes is None or takes(float(total), float(norm))
     if taken:
+        steps.before_update()
         state.optimizer.step(scale)
         routers.rebalance(steps.balance.bias_rate)
     return Result(total, norm, dict(zip(parts, means, strict=True)), routers.found, int(tokens), taken)

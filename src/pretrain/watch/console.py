@@ -329,8 +329,9 @@ def line(event: Event) -> str:
             )
         case Mixture():
             return mixture(event)
-        case Resumed(step=step):
-            return f"train: goes on from step {step}"
+        case Resumed(step=step, layout=layout, saved_layout=before):
+            moved = f", saved on {before}, on {layout}" if before and before != layout else ""
+            return f"train: goes on from step {step}{moved}"
         case Skipped(step=step, after=after, position=position, rows=rows, why=why):
             back = "" if after == step - 1 else f"; it goes on from step {after}"
             return f"train: rows {position:,} to {position + rows - 1:,} are passed over: {why} at step {step}{back}"
@@ -341,8 +342,9 @@ def line(event: Event) -> str:
             return f"train: {named} held other bits of {', '.join(tensors[:3])} after step {step}"
         case Changed(step=step, what=what):
             return f"train: from step {step} on, {what}"
-        case Saved(step=step, save_seconds=seconds):
-            return f"saved: step {step} in {show_seconds(seconds)}"
+        case Saved(step=step, save_seconds=stood, saved_bytes=size, write_seconds=seconds):
+            written = f"{show_bytes(size)} in {show_seconds(seconds)}"
+            return f"saved: step {step}, {written}, of which training stood still for {show_seconds(stood)}"
         case Score(name=name, value=value, unit=unit, split=split):
             return f"score: {name}, {split}: {value:.3f} {unit}"
         case Notice(level=level, text=text):
