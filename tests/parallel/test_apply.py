@@ -21,12 +21,12 @@ from ranks import ranks
 LLAMA = dict(vocab_size=48, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)  # fmt: skip
 MUTANTS = [
-    ("src/pretrain/parallel/data.py", "            module.reshard()", "                pass"),
+    ("src/pretrain/parallel/data.py", "            module.reshard()", "            pass"),
     ("src/pretrain/parallel/apply.py", "if divided(weight) is None and (g", "if divided(weight) is not None and (g"),
     (
-        "src/pretrain/parallel/apply.py",
-        "wrapped.set_gradient_divide_factor(1.0)",
-        "wrapped.set_gradient_divide_factor(2.0)",
+        "src/pretrain/parallel/data.py",
+        "one.set_gradient_divide_factor(1.0)",
+        "one.set_gradient_divide_factor(2.0)",
     ),
     ("src/pretrain/parallel/apply.py", "dist.all_reduce(squares[0]", "dist.all_reduce(squares[1]"),
     ("src/pretrain/parallel/tensor.py", "module.reduce = lambda y: scatter_sum(y, group)", "module.reduce = None"),
