@@ -19,7 +19,7 @@ MUTANTS = [
     ("src/pretrain/model/layers/experts.py", "order.argsort()", "order"),
     ("src/pretrain/model/layers/experts.py", "y + self.shared(x)", "y"),
     ("src/pretrain/model/layers/experts.py", "(choice.share * kept[..., None])", "choice.share"),
-    ("src/pretrain/model/layers/experts.py", "load / tokens * share / tokens", "load / tokens * share"),
+    ("src/pretrain/model/layers/experts.py", "/ tokens * share / tokens", "/ tokens * share"),
     ("src/pretrain/model/layers/experts.py", ".square() * kept)", " * kept)"),
     ("src/pretrain/model/layers/experts.py", "sum(-1) * kept)", "sum(-1))"),
 ]

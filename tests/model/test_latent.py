@@ -20,7 +20,7 @@ MUTANTS = [
     ("src/pretrain/model/layers/latent.py", ".split([self.plain, self.value], -1)",
      ".flip(-1).split([self.plain, self.value], -1)"),
     ("src/pretrain/model/layers/latent.py", "interleaved=self.interleaved", "interleaved=False"),
-    ("src/pretrain/model/layers/latent.py", "attention(q, k, v, mask=where.mask, scale=self.scale)",
+    ("src/pretrain/model/layers/latent.py", "attention(q, k, v, mask=where.mask, scale=self.scale, exchange=self.exchange)",
      "attention(q, k, v, mask=where.mask)"),
     ("src/pretrain/model/layers/latent.py", "latent, mask=where.mask, scale=self.scale)", "latent, mask=where.mask)"),
     ("src/pretrain/model/layers/latent.py", "[latent, k_turned], -1)", "[latent, 0 * k_turned], -1)"),

@@ -23,7 +23,7 @@ from pretrain.model.weights import initialise
 MUTANTS = [
     ("src/pretrain/model/tensor_files.py", "(-ranks.index(shells[name].dtype), name)", "name"),
     ("src/pretrain/model/tensor_files.py", "size + shells[name].nbytes > most", "size > most"),
-    ("src/pretrain/model/tensor_files.py", "len(header) % 8", "len(header) % 4"),
+    ("src/pretrain/model/tensor_files.py", "-len(text) % 8", "-len(text) % 4"),
     ("src/pretrain/model/tensor_files.py", "for name in listed - held:", "for name in held - held:"),
     ("src/pretrain/model/tensor_files.py", "for name in held & self._files.keys():", "for name in held - held:"),
     ("src/pretrain/model/weights.py", "if theirs.dtype not in KEPT:", "if False:"),

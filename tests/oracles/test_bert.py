@@ -16,7 +16,7 @@ from pretrain.model.folder import load_folder
 MUTANTS = [
     ("src/pretrain/model/encoder.py", "self.norm(gelu(self.dense(x)))", "gelu(self.norm(self.dense(x)))"),
     ("src/pretrain/model/encoder.py", "x = x + self.kinds.weight[0]", "pass"),
-    ("src/pretrain/model/encoder.py", "x = self.embed_norm(x)", "pass"),
+    ("src/pretrain/model/encoder.py", "return self.embed_norm(x)", "return x"),
     ("src/pretrain/model/families/bert.py", "self.attention_norm(x + self.attention(x, where))",
      "x + self.attention_norm(self.attention(x, where))"),
     ("src/pretrain/model/families/bert.py", "self.mlp_norm(x + self.mlp(x))", "x + self.mlp_norm(self.mlp(x))"),

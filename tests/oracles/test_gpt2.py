@@ -12,7 +12,7 @@ MUTANTS = [
     ("src/pretrain/model/families/gpt2.py", "self.mlp(self.mlp_norm(x))", "self.mlp(x)"),
     ("src/pretrain/model/families/gpt2.py", '"ln_1"', '"ln_2"'),
     ("src/pretrain/model/families/gpt2.py", '"mlp.c_proj", "embed mlp", std=quiet', '"mlp.c_proj", "embed mlp"'),
-    ("src/pretrain/model/decoder.py", "x = x + self.places(positions)", "pass"),
+    ("src/pretrain/model/decoder.py", "else x + self.places(positions)", "else x"),
 ]
 SMALL: dict[str, Any] = {
     "architectures": ["GPT2LMHeadModel"], "vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,

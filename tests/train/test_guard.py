@@ -42,7 +42,7 @@ MUTANTS = [
     ("src/pretrain/train/step.py", "if taken:", "if True:"),
     ("src/pretrain/checkpoint/save.py", '"recent": state.recent', '"recent": []'),
     ("src/pretrain/order/order.py", "(*self.skipped, (start, stop))", "((start, stop),)"),
-    ("src/pretrain/train/guard.py", "bool(prune(folder, 1))", "False"),
+    ("src/pretrain/checkpoint/save.py", "bool(prune(folder, 1))", "False"),
     ("src/pretrain/order/order.py", "return position - sum(", "return position + sum("),
 ]  # fmt: skip
 

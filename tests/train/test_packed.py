@@ -31,7 +31,7 @@ MUTANTS = [
         "self._loader.waited - self._before, self._loader",
         "self._loader.waited, self._loader",
     ),
-    ("src/pretrain/train/step.py", "max(steps.sequence // batch.tokens.shape[1], 1)", "1"),
+    ("src/pretrain/train/step.py", "max(steps.sequence // batch.documents.shape[1], 1)", "1"),
 ]
 llama = find("model.families", "llama")
 CONFIG = llama.Config(
