@@ -80,7 +80,7 @@ def compare(ranks: int, *, as_json: bool) -> int:
     from pretrain.parallel import launch
 
     if ranks > 1 and not launch.started():
-        return launch.start(ranks, sys.argv[1:])
+        return launch.start(ranks, sys.argv[1:], launch.Rule())
     from pretrain.parallel.health import MEASURES, judge, measure
     from pretrain.precision.policy import choose
     from pretrain.train import machine

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pretrain.base.errors import DamagedError, MachineError, UserError, nearest
+from pretrain.base.errors import DamagedError, DiskFullError, MachineError, UserError, nearest
 from pretrain.parallel import launch
 
 COMMANDS = {
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if launch.rank() == 0 or isinstance(error, DamagedError):  # one speaks for all, but of what it alone reads
             print(f"pretrain: {error}", file=sys.stderr)
-        return 2
+        return 1 if launch.started() and isinstance(error, DiskFullError) else 2  # after which its agent tries again
     except MachineError as error:
         if launch.rank() == 0:
             print(f"pretrain: {error}", file=sys.stderr)

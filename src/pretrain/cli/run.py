@@ -4,6 +4,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pretrain.parallel.launch import Rule
+    from pretrain.recipe.recipe import Recipe
 
 STAGES = "corpus, tokenizer, tokens, train, evaluate, release"  # as words: their code takes a second to import
 
@@ -39,12 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     from pretrain.run.stages import execute
     from pretrain.watch.console import Console, summary
 
+    recipe = load(arguments.recipe, arguments.overrides)
     processes = launch.accelerators() if arguments.ranks is None else arguments.ranks
     many = processes > 1 or launch.bounds(arguments.nodes)[1] > 1
     if many and not launch.started() and not arguments.dry:
         sys.stdout.flush()
-        return launch.start(processes, sys.argv[1:], arguments.nodes, arguments.meet)
-    recipe = load(arguments.recipe, arguments.overrides)
+        return launch.start(processes, sys.argv[1:], _rule(recipe), arguments.nodes, arguments.meet)
     limits = {"only": arguments.only, "first": arguments.first, "last": arguments.last}
     stream, stages = sys.stderr if arguments.json else sys.stdout, list[dict[str, str]]()
 
@@ -69,3 +74,18 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.dry:
         print(summary(directory, program()))
     return 0
+
+
+def _rule(recipe: "Recipe") -> "Rule":
+    """When ranks are started again, and what the log then says."""
+    from pretrain.events.directory import RunDirectory
+    from pretrain.parallel.launch import Failure, Rule
+    from pretrain.run.restarts import restarted, saved_step
+    from pretrain.watch.console import line
+
+    run = RunDirectory(Path("runs").absolute() / recipe.run.name)
+
+    def told(failure: Failure) -> None:
+        print(line(restarted(run, failure)), flush=True)
+
+    return Rule(recipe.run.restarts, recipe.run.notice, lambda: saved_step(run), told)

@@ -42,6 +42,11 @@ class RunDirectory:
         return self.path / "events"
 
     @property
+    def hangs(self) -> Path:
+        """Where each rank stood when steps came no more, a folder for each time."""
+        return self.path / "hangs"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"

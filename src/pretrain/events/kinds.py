@@ -223,6 +223,46 @@ class Lost(Event):
 
 
 @dataclass(frozen=True)
+class Restarted(Event):
+    """A machine's ranks are started again, since one ended before its time: how, and what is lost.
+
+    `exit_code` is minus the number of a signal that ended it; `step` was the last told and `saved_step` is gone back
+    to (-1: nothing was saved); `lost_seconds` were spent since on what is done again, or on waiting.
+    """
+
+    rank: int
+    node: str
+    exit_code: int
+    step: int
+    saved_step: int
+    lost_seconds: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Hung(Event):
+    """No step ended for too long: where each rank stood, as far as it still answered, and which one is to blame."""
+
+    step: int
+    waited_seconds: float
+    ranks: list[dict[str, object]]
+    text: str
+
+
+@dataclass(frozen=True)
+class Slow(Event):
+    """A rank's own work takes longer than the others', window after window; a step's seconds, waits left out."""
+
+    rank: int
+    node: str
+    step: int
+    own_seconds: float
+    usual_seconds: float
+    where: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Changed(Event):
     """The recipe of a run that goes on says something else from this position on."""
 

@@ -2,16 +2,42 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from pretrain.base.errors import MachineError, UserError
 
+MISTAKE, HUNG, INTERRUPTED = 2, 75, 130  # exit codes of a rank
 WAIT = timedelta(days=30)  # while the leading rank makes a corpus
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first rank of this machine that ended before its time, by an exit code, or minus the number of a signal."""
+
+    rank: int
+    node: str
+    exit_code: int
+
+    def __str__(self) -> str:
+        by = signal.Signals(-self.exit_code).name if self.exit_code < 0 else f"exit code {self.exit_code}"
+        return f"rank {self.rank} on {self.node} ended by {by}" + (" (it hung)" if self.exit_code == HUNG else "")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Ranks are started again, unless they failed `restarts` times and once more with nothing saved in between."""
+
+    restarts: int = 0
+    notice: float = 60.0  # seconds in which ranks save and leave, when they are asked to
+    saved: Callable[[], int] = lambda: -1  # the step of the newest checkpoint, -1 before there is one
+    told: Callable[[Failure], None] = lambda failure: None  # that they are started again, and after what
 
 
 def size() -> int:
@@ -69,34 +95,31 @@ def joined(device: str, *, together: bool) -> Iterator[bool]:
         dist.destroy_process_group()
 
 
-def start(processes: int, arguments: Sequence[str], nodes: str = "1", meet: str = "localhost:0") -> int:
-    """Runs `pretrain` with these arguments on so many processes of this machine, by torch's elastic agent; returns the
-    exit code of the first that failed, or 0. Ctrl-C and SIGTERM reach them all, and the leading one says so: 130.
+def start(processes: int, arguments: Sequence[str], rule: "Rule", nodes: str = "1", meet: str = "localhost:0") -> int:
+    """Runs `pretrain` with these arguments on so many processes of this machine, by torch's elastic agent, which starts
+    them again by a rule; returns the exit code of the first that failed for good, or 0. Ctrl-C and SIGTERM reach them
+    all, and the leading one says so: 130.
 
     Of several machines ("4", or "3:4" where three will do) each does so, and their agents meet at a port of one.
     Raises UserError, and MachineError where they do not meet.
     """
     least, most = bounds(nodes)
     from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks say what is wrong
-    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
+    from pretrain.parallel import agent
+
+    for name in ("elastic", "launcher"):
+        logging.getLogger(f"torch.distributed.{name}").setLevel(logging.CRITICAL)  # ranks say what is wrong
     alone = most == 1
     name, address = (str(os.getpid()), "localhost") if alone else ("pretrain", None)
-    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": meet, "run_id": name, "local_addr": address}
-    config = LaunchConfig(least, most, processes, max_restarts=0, **rendezvous)  # type: ignore[arg-type]
+    meeting = RendezvousParameters("c10d", meet, name, least, most, address)
     try:
-        elastic_launch(config, sys.executable)("-m", "pretrain", *arguments)
-    except ChildFailedError as error:
-        return int(error.get_first_failure()[1].exitcode)
+        return agent.run([sys.executable, "-m", "pretrain", *arguments], processes, meeting, rule)
     except SignalException:
         return 130
     except RendezvousError as error:
         raise MachineError(f"{nodes} machines do not meet at {meet}: {error or type(error).__name__}") from None
-    return 0
 
 
 def bounds(nodes: str) -> tuple[int, int]:

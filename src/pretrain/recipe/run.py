@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pretrain.base.units import seconds
 from pretrain.recipe.schema import key
 
 
@@ -26,3 +27,14 @@ class Run:
         None,
         path=True,
     )
+    restarts: int = key(
+        "how often in a row ranks that fail are started again, with nothing saved in between", 3, at_least=0
+    )
+    hang: float | None = key(
+        "seconds without a step after which ranks count as hung, once one was taken: 20 usual steps, and 2 minutes or "
+        "more, if not said",
+        None,
+        unit=seconds,
+        at_least=1,
+    )
+    notice: float = key("from a signal to stop to the end, if need be in mid-step: time to save", 60.0, unit=seconds)

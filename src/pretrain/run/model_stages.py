@@ -191,7 +191,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.remembered["train"] = begun
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
     toml = keep_recipe(work.run, settled(work)) if work.ranks.leads else ""
-    place = Place(work.checkpoints, toml, work.report, flops, peak)
+    limits = work.recipe.run.hang, work.recipe.run.notice
+    place = Place(work.checkpoints, toml, work.report, flops, peak, work.run, *limits)
     texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pretrain.base.remote import Place as Folder
 from pretrain.base.units import show_count
 from pretrain.checkpoint.saver import Saver
 from pretrain.checkpoint.state import State
+from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Event, Notice, Step
 from pretrain.optimizer.schedule import factor
 from pretrain.order.batch import Data
@@ -21,7 +23,8 @@ from pretrain.train.copies import compare
 from pretrain.train.guard import Guard
 from pretrain.train.machine import used_bytes
 from pretrain.train.routers import told
-from pretrain.train.step import Result, Steps, train_step
+from pretrain.train.step import Left, Result, Steps, train_step
+from pretrain.train.watchdog import WINDOW, Watchdog
 
 WAIT_SHARE, WAIT_STEPS, WAIT_SECONDS = 0.1, 20, 1.0  # of steps that wait for data, from which on it is said
 Callback = tuple[int, Callable[[State], None]]  # every so many steps (0: never) and after the last, do this
@@ -36,6 +39,9 @@ class Place:
     report: Callable[[Event], None]
     flops_per_token: float
     peak_flops_per_second: float
+    run: RunDirectory = field(default_factory=lambda: RunDirectory(Path()))
+    hang_seconds: float | None = None
+    notice_seconds: float = 60.0
 
 
 def train(
@@ -63,13 +69,25 @@ def _steps(
     share = ranks.data_rank, ranks.layout.data
     saver = Saver(place.checkpoints, place.recipe_toml, section.keep, place.report, ranks)
     steps = replace(steps, before_update=saver.before_update)
-    with Loader(data, state.position, rows, share=share) as loader, stop_signals(ranks.alone) as stop, saver:
+    watchdog = Watchdog(ranks, place.run, place.report, place.hang_seconds)
+    with (
+        Loader(data, state.position, rows, share=share) as loader,
+        stop_signals(ranks.alone) as stop,
+        saver,
+        watchdog,
+    ):
         waits = Waits(loader, section.batch, place.report)
         for batch in loader:
             if state.step >= total:
                 break
             scale = factor(section.schedule, state.step, total)
-            result = train_step(state, batch, steps, scale, guard.takes)
+            watchdog.begins()
+            try:
+                result = train_step(state, batch, steps, scale, guard.takes)
+            except Left:
+                ranks.fold(state.model)
+                saver.save(state, wait=True)
+                raise KeyboardInterrupt from None
             if not result.taken:
                 saver.wait()  # what training may go back to
                 if guard.pass_over():
@@ -82,6 +100,10 @@ def _steps(
                 saver.wait()  # and raise
             saver.look()
             stopped = asked == 1
+            watchdog.ends(state.step)
+            if state.step % WINDOW == 0 and ranks.layout.pp == 1:
+                long = ranks.any(watchdog.usual > place.notice_seconds / 4)
+                steps = replace(steps, leaves=(lambda: ranks.any(stop.is_set())) if long else None)
             ends = state.step == total or stopped
             if ends or state.step % section.log_every == 0:
                 now = time.perf_counter()

@@ -38,6 +38,11 @@ class Steps:
     ranks: Ranks = field(default_factory=Ranks)
     balance: Balance = field(default_factory=Balance)
     before_update: Callable[[], None] = lambda: None  # waits for those that still read the weights
+    leaves: Callable[[], bool] | None = None  # whether to leave a step, asked of all ranks between micro-batches
+
+
+class Left(Exception):
+    """A step was left between two micro-batches: nothing has moved."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ def train_step(
 
     def take(number: int, way: Way) -> Tensor:
         nonlocal parts, total
+        if number and steps.leaves is not None and steps.leaves():
+            raise Left
         counted = moved(routed[number * micro : (number + 1) * micro], parameters[0].device)
         forward = routers.watched(way, counted, routers.before(state.model, way.first))
         found = losses(state.model, pieces[number], replace(steps, forward=forward), ends=way.ends)

@@ -31,6 +31,7 @@ from pretrain.events.kinds import (
     Corrupted,
     Event,
     Health,
+    Hung,
     Lost,
     Machine,
     Mixture,
@@ -38,11 +39,13 @@ from pretrain.events.kinds import (
     Plan,
     Progress,
     Released,
+    Restarted,
     Resumed,
     Sample,
     Saved,
     Score,
     Skipped,
+    Slow,
     Stage,
     Started,
     Step,
@@ -340,6 +343,8 @@ def line(event: Event) -> str:
         case Corrupted(step=step, tensors=tensors, ranks=ranks, places=places):
             named = ", ".join(f"rank {rank} ({place})" for rank, place in zip(ranks, places, strict=True))
             return f"train: {named} held other bits of {', '.join(tensors[:3])} after step {step}"
+        case Restarted(text=text) | Hung(text=text) | Slow(text=text):
+            return f"warning: {text}"
         case Changed(step=step, what=what):
             return f"train: from step {step} on, {what}"
         case Saved(step=step, save_seconds=stood, saved_bytes=size, write_seconds=seconds):

@@ -1,0 +1,229 @@
+"""A thread beside training on each rank: it says which rank hangs and where, and which is slower than the others.
+
+Collectives are dead once a rank hangs, so ranks tell where they stand in files of the run's folder; one that is stopped
+writes none, and is named by that. What a thread is in, it looks up as a sampling profiler does, and needs no hooks: own
+work is the time that a step does not stand in torch.distributed.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, median_low
+from types import FrameType, TracebackType
+from typing import Self
+
+import torch
+import torch.distributed as dist
+
+import pretrain
+from pretrain.base.files import write
+from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Event, Hung, Slow
+from pretrain.events.log import Log
+from pretrain.parallel.apply import Ranks
+from pretrain.parallel.launch import HUNG, host
+
+TICK_SECONDS = 0.02  # between looks at what the main thread is in
+USUAL_STEPS, LEAST_SECONDS, TIMES = 32, 120.0, 20  # a hang is so many times the median of the last steps, and no less
+OUTSIDE = 15  # times longer may take what is no step: compiling in the first, evaluation, saving
+ANSWER_SECONDS = 10.0  # that the others have to say where they stand
+WINDOW, WINDOWS = 10, 3  # steps in a window, and windows in a row after which a rank is slow
+SLOWER, EXCESS_SECONDS = 1.5, 0.1  # than the median, in a step and in a window: less is noise of the looks
+NAMED = 4  # ranks that one sentence names
+TEXT_BYTES = 128
+ROOT = str(Path(pretrain.__file__).parent) + os.sep
+TORCH = str(Path(dist.__file__).parent) + os.sep
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a rank is: the collective that it waits in, "" if none, and the line of this package that led there."""
+
+    rank: int
+    node: str
+    pid: int
+    step: int
+    collective: str
+    line: str
+
+
+class Watchdog:
+    """Looks after the main thread while it is entered; with one rank it only knows how long steps take."""
+
+    def __init__(self, ranks: Ranks, run: RunDirectory, report: Callable[[Event], None], hang: float | None) -> None:
+        self._ranks, self._run, self._report, self._hang = ranks, run, report, hang
+        self._main, self._end = threading.get_ident(), threading.Event()
+        self._seconds: deque[float] = deque(maxlen=USUAL_STEPS)
+        self._step, self._since, self._began = 0, time.monotonic(), 0.0  # began: 0 outside of a step
+        self._own, self._lines, self._streaks = 0.0, Counter[str](), Counter[int]()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._places: list[tuple[str, int]] = []  # node and pid of each rank
+
+    def __enter__(self) -> Self:
+        if not self._ranks.alone:
+            said = (text.partition(" ") for text in texts(self._ranks, f"{os.getpid()} {host()}"))
+            self._places = [(node, int(pid)) for pid, _, node in said]
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def usual(self) -> float:
+        """Seconds of a step, the median of the last."""
+        return median(self._seconds) if self._seconds else 0.0
+
+    def begins(self) -> None:
+        """A step begins: what the main thread does from here on is looked at."""
+        self._began = self._since = time.monotonic()
+
+    def ends(self, step: int) -> None:
+        """The step is taken, which is this one's number; every so often ranks tell each other how much was own work."""
+        now = time.monotonic()
+        if self._step:  # the first of a process compiles
+            self._seconds.append(now - self._began)
+        self._step, self._since, self._began = step, now, 0.0
+        if not self._ranks.alone and step % WINDOW == 0:
+            self._compare(step)
+            self._own = 0.0
+            self._lines.clear()
+
+    def _compare(self, step: int) -> None:
+        every = numbers(self._ranks, self._own / WINDOW)
+        usual = median_low(every)
+        slow = {n for n, own in enumerate(every) if own > SLOWER * usual and (own - usual) * WINDOW > EXCESS_SECONDS}
+        self._streaks = Counter({rank: self._streaks[rank] + 1 for rank in slow})
+        for rank in sorted(rank for rank in slow if self._streaks[rank] == WINDOWS):
+            where = texts(self._ranks, self._lines.most_common(1)[0][0] if self._lines else "")[rank]
+            node, own = self._places[rank][0], every[rank]
+            text = (
+                f"rank {rank} on {node} is slow: {own:.3f} s of work a step, where {usual:.3f} s are usual "
+                f"({own / usual:.1f} times, for {WINDOW * WINDOWS} steps), most of it at {where}"
+            )
+            self._report(Slow(rank, node, step, own, usual, where, text))
+
+    def _limit(self) -> float:
+        """Seconds after which a step hangs, or what lies between two."""
+        limit = self._hang or max(LEAST_SECONDS, TIMES * self.usual)
+        return limit if self._began and self._seconds else limit * OUTSIDE
+
+    def _watch(self) -> None:
+        last, waits = time.monotonic(), True
+        while not self._end.wait(TICK_SECONDS):
+            now = time.monotonic()
+            if self._began:
+                stand = self._stand()
+                if not waits:
+                    self._own += now - last
+                    self._lines[stand.line] += 1
+                waits = bool(stand.collective)
+            else:
+                waits = True
+            last, still = now, now - self._since
+            folder = self._run.hangs / f"step-{self._step:08d}"
+            if still > self._limit() or (still > (self._hang or LEAST_SECONDS) / 2 and folder.exists()):
+                self._ends_here(folder, still)
+
+    def _stand(self) -> Stand:
+        frames = sys._current_frames()
+        collective, line = standing(frames, self._main)
+        return Stand(self._ranks.number, host(), os.getpid(), self._step, collective, line)
+
+    def _ends_here(self, folder: Path, still: float) -> None:
+        """Says where this rank stands, and the first of those that do says it of all; then the process ends."""
+        size, number = self._ranks.layout.ranks, self._ranks.number
+        write(folder / f"rank-{number:05d}.json", json.dumps(asdict(self._stand())))
+        until = time.monotonic() + ANSWER_SECONDS
+        while len(found := stands(folder)) < size and time.monotonic() < until and not self._end.wait(TICK_SECONDS):
+            pass
+        if self._end.is_set():  # it was late, not hung
+            return
+        if number == min(found):
+            text = verdict(found, self._places, self._step, still)
+            self._tell(Hung(self._step, still, [asdict(one) for one in found.values()], text))
+        os._exit(HUNG)
+
+    def _tell(self, event: Event) -> None:
+        if self._ranks.leads:
+            self._report(event)
+        else:
+            with Log(self._run, self._ranks.number) as log:
+                log.write(event)
+
+
+def standing(frames: Mapping[int, FrameType], main: int) -> tuple[str, str]:
+    """(collective, line of this package) of the main thread, or of one that computes gradients for it."""
+    innermost = frames[main]
+    own = _place(innermost)
+    if own[0] or f"{os.sep}autograd{os.sep}" not in innermost.f_code.co_filename:
+        return own
+    others = (_place(frame) for thread, frame in frames.items() if thread != main)
+    return next((one for one in others if one[0]), own)
+
+
+def _place(frame: FrameType | None) -> tuple[str, str]:
+    collective = ""
+    while frame is not None:
+        path, name = frame.f_code.co_filename, frame.f_code.co_name
+        if path.startswith(TORCH) and name != "wrapper":
+            collective = collective or f"{Path(path).stem}.{name}"
+        elif path.startswith(ROOT):
+            return collective, f"{path.removeprefix(ROOT)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return collective, ""
+
+
+def stands(folder: Path) -> dict[int, Stand]:
+    """Where the ranks stand that have said so, by rank."""
+    found = (Stand(**json.loads(path.read_bytes())) for path in sorted(folder.glob("rank-*.json")))
+    return {one.rank: one for one in found}
+
+
+def verdict(found: Mapping[int, Stand], places: Sequence[tuple[str, int]], step: int, seconds: float) -> str:
+    """Who hangs, in words: who says nothing, who is in no collective, who is in another one than most are."""
+    met = Counter((one.collective, one.line) for one in found.values() if one.collective)
+    (most, line), _ = met.most_common(1)[0] if met else (("", ""), 0)
+    odd = []
+    for rank, (node, pid) in enumerate(places):
+        one = found.get(rank)
+        if one is None:
+            odd.append(f"rank {rank} on {node} (process {pid}) says nothing: it is stopped, or cut off")
+        elif not one.collective:
+            odd.append(f"rank {rank} on {node} (process {pid}) is in no collective, but at {one.line}")
+        elif (one.collective, one.line) != (most, line):
+            odd.append(f"rank {rank} on {node} (process {pid}) is in {one.collective} at {one.line}")
+    more = [f"{len(odd) - NAMED} more"] if len(odd) > NAMED else []
+    rest = f"the others wait in {most} at {line}" if odd else f"all wait in {most} at {line}: a message was lost"
+    return f"no step in {seconds:.0f} s after step {step}: " + "; ".join(
+        [*odd[:NAMED], *more, *([rest] if met else [])]
+    )
+
+
+def numbers(ranks: Ranks, value: float) -> list[float]:
+    """What each rank says."""
+    assert ranks.mesh is not None, "one rank has nobody to ask"
+    own = torch.tensor([value], device=ranks.mesh.device_type)
+    every = [torch.empty_like(own) for _ in range(ranks.layout.ranks)]
+    dist.all_gather(every, own)
+    return torch.cat(every).tolist()
+
+
+def texts(ranks: Ranks, text: str) -> list[str]:
+    """What each rank says, in so many bytes."""
+    assert ranks.mesh is not None, "one rank has nobody to ask"
+    letters = list(text.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0"))
+    own = torch.tensor(letters, dtype=torch.uint8, device=ranks.mesh.device_type)
+    every = [torch.empty_like(own) for _ in range(ranks.layout.ranks)]
+    dist.all_gather(every, own)
+    return [bytes(one.tolist()).rstrip(b"\0").decode(errors="replace") for one in every]

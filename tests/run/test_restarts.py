@@ -1,0 +1,94 @@
+"""Ordeal: a rank is killed, another is stopped; the run ends by itself, with the weights of one where neither was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parallel.test_run import RECIPE
+from pretrain.checkpoint.pieces import Saved
+from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Hung, Restarted, Resumed, Step
+from pretrain.events.read import all_of
+
+MUTANTS = [
+    (
+        "src/pretrain/parallel/agent.py",
+        "handler._shared_tcp_store_server = handler._bootstrap_store_info = None",
+        "pass",
+    ),
+    ("src/pretrain/parallel/agent.py", "self._rule.told(self.failure)", "pass"),
+    ("src/pretrain/train/watchdog.py", "os._exit(HUNG)", "pass"),
+]
+STEPS, EVERY = 60, 10
+
+
+def begin(folder: Path, name: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "pretrain",
+        "run",
+        "small.toml",
+        "--to",
+        "train",
+        "--ranks",
+        "2",
+        f"run.name={name}",
+    ]
+    options = [
+        f"train.steps={STEPS}",
+        f"train.checkpoint_every={EVERY}",
+        "train.evaluate_every=0",
+        "train.sample_every=0",
+    ]
+    options += ["run.health=skip", "run.hang=5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([*command, *options], cwd=folder, env=environment, text=True, **pipes)
+
+
+def last_rank(agent: int) -> int:
+    """The process of the rank that was started last."""
+    return max(int(text) for text in Path(f"/proc/{agent}/task/{agent}/children").read_text().split())
+
+
+def until_saved(run: RunDirectory, step: int) -> Iterator[None]:
+    end = time.monotonic() + 120
+    while not (run.checkpoints / f"step-{step:08d}").exists():
+        assert time.monotonic() < end, f"step {step} is not saved"
+        time.sleep(0.02)
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's table of processes")
+def test_a_killed_and_a_stopped_rank_cost_time_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    (tmp_path / "lines.jsonl").write_text('{"text": "%s"}\n' % ("one and two and three are numbers. " * 12) * 60)
+    plain = begin(tmp_path, "plain")
+    said, _ = plain.communicate(timeout=120)
+    assert plain.returncode == 0, said
+    hurt, run = begin(tmp_path, "hurt"), RunDirectory(tmp_path / "runs" / "hurt")
+    for step, blow in ((EVERY, signal.SIGKILL), (3 * EVERY, signal.SIGSTOP)):
+        for _ in until_saved(run, step):
+            assert hurt.poll() is None
+        os.kill(last_rank(hurt.pid), blow)
+    said, _ = hurt.communicate(timeout=180)
+    assert hurt.returncode == 0, said
+    killed, stopped = all_of(run, Restarted)
+    assert killed.exit_code == -signal.SIGKILL and killed.saved_step >= EVERY
+    assert stopped.saved_step >= 3 * EVERY and len(all_of(run, Resumed)) == 2
+    (hung,) = all_of(run, Hung)
+    assert f"rank {killed.rank}" in hung.text and len(hung.ranks) == 1 and hung.ranks[0]["collective"]
+    assert max(one.step for one in all_of(run, Step)) == STEPS
+    ends = [
+        Saved(tmp_path / "runs" / name / "checkpoints" / f"step-{STEPS:08d}", "model") for name in ("plain", "hurt")
+    ]
+    for name in ends[0].names():
+        assert ends[0].whole(name).equal(ends[1].whole(name)), name
