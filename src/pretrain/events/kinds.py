@@ -55,6 +55,8 @@ class Machine(Event):
     memory_bytes: int
     ranks: int = 1
     layout: str = ""
+    name: str = ""
+    vendor_flops_per_second: float = 0.0  # of one device in the run's precision, by its data sheet; 0: not known
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,36 @@ class Step(Event):
     flops_fraction: float
     memory_bytes: int
     data_wait_fraction: float = 0.0  # of the time since the step event before, spent waiting for batches
+    vendor_flops_fraction: float = 0.0  # of what the vendors of all devices state; 0: not known
+    parts: dict[str, float] = field(default_factory=dict)  # shares of the time since the step event before
+    energy_joules: float | None = None  # of all devices that report it, since the step event before
     losses: dict[str, float] = field(default_factory=dict)
     expert_load: list[float] = field(default_factory=list)
     experts_dead: list[int] = field(default_factory=list)
     router_entropy: list[float] = field(default_factory=list)  # nats
     tokens_dropped: int = 0  # by routers: none, by construction
+
+
+@dataclass(frozen=True)
+class Communication(Event):
+    """How much of a step was ranks speaking, from a profile of it; and how much of that no arithmetic hid."""
+
+    step: int
+    fraction: float
+    exposed_fraction: float
+
+
+@dataclass(frozen=True)
+class Accounts(Event):
+    """Where the time and the energy of a run's training went, from its first start to its last step."""
+
+    wall_seconds: float
+    kept_seconds: float
+    repeated_seconds: float
+    saving_seconds: float
+    goodput: float
+    parts: dict[str, float]  # shares of the time of all steps that were told of
+    energy_joules: float | None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import shutil
 import sysconfig
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import torch
@@ -35,6 +36,18 @@ def matmul_flops_per_second(where: str, dtype: torch.dtype, seconds: float = 0.3
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
+
+
+def device_name(where: str) -> str:
+    """What torch calls the accelerator, or the processor's architecture."""
+    return torch.cuda.get_device_name() if where == "cuda" else platform.machine()
+
+
+def vendor_flops_per_second(name: str, precision: str) -> float:
+    """FLOP/s of dense products that a device's data sheet states, 0 where devices.toml has none."""
+    table = tomllib.loads(Path(__file__).with_name("devices.toml").read_text())
+    found: dict[str, float] = next((one for one in table["device"] if name.startswith(one["name"])), {})
+    return float(found.get("fp8" if "fp8" in precision else "bf16" if "bf16" in precision else precision, 0.0))
 
 
 def memory_bytes() -> int:

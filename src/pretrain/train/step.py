@@ -19,6 +19,7 @@ from pretrain.parallel.context import columns
 from pretrain.parallel.pipeline import Way
 from pretrain.precision.policy import Policy
 from pretrain.recipe.train import Balance
+from pretrain.train.clock import Clock
 from pretrain.train.routers import Routers
 
 
@@ -38,6 +39,7 @@ class Steps:
     ranks: Ranks = field(default_factory=Ranks)
     balance: Balance = field(default_factory=Balance)
     before_update: Callable[[], None] = lambda: None  # waits for those that still read the weights
+    clock: Clock = field(default_factory=lambda: Clock("cpu"))
     leaves: Callable[[], bool] | None = None  # whether to leave a step, asked of all ranks between micro-batches
 
 
@@ -88,15 +90,18 @@ def train_step(
         nonlocal parts, total
         if number and steps.leaves is not None and steps.leaves():
             raise Left
+        steps.clock.mark("backward" if number else "communication")
         counted = moved(routed[number * micro : (number + 1) * micro], parameters[0].device)
         forward = routers.watched(way, counted, routers.before(state.model, way.first))
         found = losses(state.model, pieces[number], replace(steps, forward=forward), ends=way.ends)
         loss = sum_of(found) / count
         parts = {name: one.detached + parts[name] if parts else one.detached for name, one in found.items()}
         total = total + loss.detach()
+        steps.clock.mark("forward")
         return loss + routers.cost(steps.balance, sequences, tokens) / ranks.layout.tp
 
     ranks.passes(state.model, state.axes, steps.forward, take, [piece.tokens.shape for piece in pieces])
+    steps.clock.mark("backward")
     assert isinstance(total, Tensor), "a batch has samples"
     ranks.sum_gradients(state.model, state.rows)
     norm = clip(parameters, steps.clip) if ranks.alone else ranks.clip(state.model, state.rows, steps.clip)
@@ -104,12 +109,14 @@ def train_step(
         routers.seen = ranks.sum_over_data(ranks.sum_over_stages(routers.seen))
     sums = torch.stack([total, *(x for part in parts.values() for x in (part.total, part.count))])
     total, *rest = ranks.sum_over_data(ranks.sum_over_stages(sums)).unbind()
+    steps.clock.mark("communication")
     means = [total / count.clamp_min(1e-9) for total, count in zip(rest[::2], rest[1::2], strict=True)]
     taken = takes is None or takes(float(total), float(norm))
     if taken:
         steps.before_update()
         state.optimizer.step(scale)
         routers.rebalance(steps.balance.bias_rate)
+    steps.clock.mark("optimizer")
     return Result(total, norm, dict(zip(parts, means, strict=True)), routers.found, int(tokens), taken)
 
 

@@ -1,0 +1,46 @@
+"""Goodput: the share of a run's wall time that became tokens it has kept (Barham et al. 2022 for MFU; Wongpanich et al.
+2024, "ML productivity goodput")."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pretrain.events.kinds import Event, Saved, Stage, Step
+
+
+@dataclass(frozen=True)
+class Goodput:
+    """Seconds of training, first start to last step, and what became of them; the rest is starts, evaluation, pauses
+    and what a killed process had not told."""
+
+    wall: float
+    kept: float  # of steps that stand
+    repeated: float  # of steps that were taken again after a restart
+    saving: float  # that training stood still for
+
+    @property
+    def share(self) -> float:
+        """Kept over wall."""
+        return self.kept / self.wall if self.wall else 0.0
+
+
+def goodput(events: Iterable[Event]) -> Goodput:
+    """Of all events of a run, in order."""
+    first = last = spent = kept = saving = 0.0
+    taken: list[tuple[int, float]] = []  # a step that was told of, and the seconds since the one before
+    before = 0  # the step that the next one follows
+    for event in events:
+        if isinstance(event, Stage) and event.name == "train" and event.state == "started":
+            first = first or event.time
+            before = -1
+        elif isinstance(event, Saved):
+            saving += event.save_seconds
+            last = max(last, event.time)
+        elif isinstance(event, Step):
+            while taken and taken[-1][0] >= event.step:
+                taken.pop()
+            before = taken[-1][0] if before < 0 and taken else max(before, 0)
+            seconds = event.step_seconds * (event.step - before)
+            taken.append((event.step, seconds))
+            spent, before, last = spent + seconds, event.step, max(last, event.time)
+    kept = sum(seconds for _, seconds in taken)
+    return Goodput(max(last - first, 0.0) if first else 0.0, kept, spent - kept, saving)
