@@ -34,7 +34,7 @@ def test_what_was_taken_again_is_not_kept() -> None:
     ]
     found = goodput([*begin, *before, *again, *after])
     assert found.wall == 60.0
-    assert found.kept == 5 * 2 + 3 + 3 + 3 * 1
+    assert found.kept == 5 * 2 + 2 * 3 + 3 * 1
     assert found.repeated == 2 * 2
     assert found.saving == 2.0
     assert found.share == pytest.approx(19 / 60)
