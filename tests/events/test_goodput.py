@@ -27,7 +27,6 @@ def test_what_was_taken_again_is_not_kept() -> None:
     before += [Saved(5, "", 0.5, 1, time=112.0), step(7, 2.0, 116.0)]
     again = [Stage("train", "started", "", time=150.0)]
     after: list[Event] = [
-        step(6, 3.0, 153.0),
         step(7, 3.0, 156.0),
         step(10, 1.0, 159.0),
         Saved(10, "", 1.5, 1, time=160.0),
