@@ -10,7 +10,7 @@ import pytest
 
 from pretrain.checkpoint.pieces import Saved
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Machine, Resumed, Step
+from pretrain.events.kinds import Accounts, Communication, Machine, Resumed, Step
 from pretrain.events.read import all_of
 
 RECIPE = """
@@ -73,6 +73,11 @@ def test_a_run_moves_from_two_ranks_to_four(tmp_path: Path) -> None:
     assert [event.step for event in all_of(many, Resumed)] == [5]
     expected = [event.loss for event in all_of(alone, Step)]
     assert [event.loss for event in all_of(many, Step)] == pytest.approx(expected, rel=1e-4)
+    for run in (alone, many):
+        told = all_of(run, Accounts)[-1]
+        assert sum(told.parts.values()) == pytest.approx(1, abs=0.01) and {"forward", "backward"} < told.parts.keys()
+        assert 0 < told.kept_seconds <= told.wall_seconds and told.repeated_seconds == 0
+    assert [event.step for event in all_of(many, Communication)] == [5]
     one, other = (Saved(run.checkpoints / "step-00000008", "model") for run in (alone, many))
     assert sorted(one.names()) == sorted(other.names())
     for name in one.names():

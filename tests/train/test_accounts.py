@@ -61,17 +61,18 @@ def test_waiting_for_a_slow_rank_is_communication_that_nothing_hides() -> None:
     def step() -> int:
         x = torch.randn(512, 512)
         start = time.process_time()
-        while time.process_time() - start < 0.1:
+        while time.process_time() - start < 0.05:
             x = x @ x / 1000
         if dist.get_rank() == 1:
-            time.sleep(0.5)
+            time.sleep(1)
         dist.all_reduce(torch.ones(3))
         return 7
 
+    dist.barrier()
     seven, found = measured(step, "cpu")
     assert seven == 7 and 0 <= found.exposed <= found.all <= 1
     if dist.get_rank() == 0:
-        assert found.exposed > 0.3
+        assert found.exposed > 0.2
 
 
 def test_a_data_sheet_is_found_by_the_name_and_the_precision() -> None:

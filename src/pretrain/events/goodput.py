@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pretrain.events.kinds import Event, Saved, Stage, Step
+from pretrain.events.kinds import Accounts, Event, Saved, Stage, Step
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,20 @@ def goodput(events: Iterable[Event]) -> Goodput:
             spent, before, last = spent + seconds, event.step, max(last, event.time)
     kept = sum(seconds for _, seconds in taken)
     return Goodput(max(last - first, 0.0) if first else 0.0, kept, spent - kept, saving)
+
+
+def accounts(events: Iterable[Event]) -> Accounts:
+    """Where the time and energy of a run went, from all its events."""
+    every = list(events)
+    found, parts, energy = goodput(every), dict[str, float](), list[float]()
+    spent, before = 0.0, 0
+    for event in every:
+        if isinstance(event, Step):
+            seconds = event.step_seconds * max(event.step - before, 1)
+            before, spent = event.step, spent + seconds
+            for name, share in event.parts.items():
+                parts[name] = parts.get(name, 0.0) + share * seconds
+            energy += [event.energy_joules] if event.energy_joules is not None else []
+    shares = {name: round(seconds / (spent or 1.0), 4) for name, seconds in parts.items()}
+    joules = sum(energy) if energy else None
+    return Accounts(found.wall, found.kept, found.repeated, found.saving, found.share, shares, joules)

@@ -14,7 +14,9 @@ from pretrain.checkpoint import save as checkpoints
 from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
 from pretrain.evaluate.during import estimate, estimate_loss, write_samples
+from pretrain.events.goodput import accounts
 from pretrain.events.kinds import Changed, Machine, Notice, Plan, Resumed, Stage
+from pretrain.events.read import read
 from pretrain.model.count import active_parameters, training_flops_per_token
 from pretrain.model.weights import parameters
 from pretrain.order.batch import Data
@@ -156,9 +158,11 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
     layout = work.ranks.layout
-    facts = (work.policy.name, peak, machine.memory_bytes(), layout.ranks, str(layout))
+    name = machine.device_name(work.device)
+    vendor = machine.vendor_flops_per_second(name, work.policy.name)
+    facts = (work.policy.name, peak, machine.memory_bytes(), layout.ranks, str(layout), name, vendor)
     work.report(Machine(work.device, threads, *facts))
-    peak *= layout.ranks
+    peak, vendor = peak * layout.ranks, vendor * layout.ranks
     if work.family.MODEL_TYPE.startswith("pretrain_"):
         text = f"{work.family.ARCHITECTURE} is a family of our own: only pretrain will load the release"
         work.report(Notice("warning", text))
@@ -192,7 +196,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.remember(train={**begun, "settled": work.train_key(settled(work))}, folders=_folders(work))
     toml = keep_recipe(work.run, settled(work)) if work.ranks.leads else ""
     limits = work.recipe.run.hang, work.recipe.run.notice
-    place = Place(work.checkpoints, toml, work.report, flops, peak, work.run, *limits)
+    place = Place(work.checkpoints, toml, work.report, flops, peak, work.run, *limits, vendor)
     texts = [document.text for document in work.held_out()]
     write_some = write_samples(work.tokenizer, work.recipe.evaluate, work.recipe.run.seed, work.report)
     score = estimate(work.tokenizer, texts, work.recipe.evaluate, section.sequence, work.report)
@@ -203,6 +207,8 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     callbacks = [(every, within(work.policy, call)) for every, call in calls]
     steps = work.steps(state.model, compiled=work.remembered["train"].get("compiled", False))
     train(state, work.data(state.history), section, total, steps, place, callbacks)
+    if work.ranks.leads:
+        work.report(accounts(read(work.run)))
     work.report(Stage("train", "finished", "", str(work.checkpoints)))
 
 

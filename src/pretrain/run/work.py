@@ -48,6 +48,7 @@ from pretrain.shards.catalogue import Catalogue
 from pretrain.shards.shelf import Cache
 from pretrain.tokenizer.tokenizer import Tokenizer
 from pretrain.train import machine
+from pretrain.train.clock import Clock
 from pretrain.train.recompute import recompute
 from pretrain.train.step import Steps
 
@@ -239,6 +240,7 @@ class Work:
             sequence=section.sequence,
             ranks=self.ranks,
             balance=section.balance,
+            clock=Clock(self.device),
         )
 
     def divide(self) -> None:

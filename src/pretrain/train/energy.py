@@ -13,6 +13,11 @@ class Energy:
         self._counters = counters
         self._before = [counter() for counter in counters]
 
+    @property
+    def there(self) -> bool:
+        """Whether anything is measured."""
+        return bool(self._counters)
+
     def read(self) -> float | None:
         """Counters only rise."""
         if not self._counters:

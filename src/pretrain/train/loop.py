@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pretrain.base.remote import Place as Folder
@@ -19,6 +20,7 @@ from pretrain.optimizer.schedule import factor
 from pretrain.order.batch import Data
 from pretrain.order.loader import Loader
 from pretrain.recipe.train import Train
+from pretrain.train.accounts import Accounts, Spent
 from pretrain.train.copies import compare
 from pretrain.train.guard import Guard
 from pretrain.train.machine import used_bytes
@@ -42,6 +44,7 @@ class Place:
     run: RunDirectory = field(default_factory=lambda: RunDirectory(Path()))
     hang_seconds: float | None = None
     notice_seconds: float = 60.0
+    vendor_flops_per_second: float = 0.0  # what data sheets say of all devices; 0: not known
 
 
 def train(
@@ -70,6 +73,7 @@ def _steps(
     saver = Saver(place.checkpoints, place.recipe_toml, section.keep, place.report, ranks)
     steps = replace(steps, before_update=saver.before_update)
     watchdog = Watchdog(ranks, place.run, place.report, place.hang_seconds)
+    accounts = Accounts(steps.clock, ranks, steps.policy.device, place.report)
     with (
         Loader(data, state.position, rows, share=share) as loader,
         stop_signals(ranks.alone) as stop,
@@ -83,7 +87,7 @@ def _steps(
             scale = factor(section.schedule, state.step, total)
             watchdog.begins()
             try:
-                result = train_step(state, batch, steps, scale, guard.takes)
+                result = accounts.take(partial(train_step, state, batch, steps, scale, guard.takes), state.step + 1)
             except Left:
                 ranks.fold(state.model)
                 saver.save(state, wait=True)
@@ -116,6 +120,7 @@ def _steps(
                     (now - clock) / max(state.step - since, 1),
                     place,
                     waits.share(state.step - since, now - clock),
+                    accounts.spent(),
                 )
                 clock, since = now, state.step
             saves = ends or (section.checkpoint_every and state.step % section.checkpoint_every == 0)
@@ -124,12 +129,14 @@ def _steps(
                 compare(state, place.report)
             if saves:
                 saver.save(state, wait=ends)
+                steps.clock.mark("checkpoint")
             if stopped:
                 raise KeyboardInterrupt
             due = [call for every, call in callbacks if every and (state.step % every == 0 or state.step == total)]
             for call in due:
                 call(state)
             if due:  # time that callbacks take is no step's
+                steps.clock.mark("evaluation")
                 clock, since = time.perf_counter(), state.step
                 waits.share(0, 0.0)
     return False
@@ -161,7 +168,15 @@ class Waits:
 
 
 def _tell(
-    state: State, section: Train, data: Data, result: Result, scale: float, seconds: float, place: Place, waited: float
+    state: State,
+    section: Train,
+    data: Data,
+    result: Result,
+    scale: float,
+    seconds: float,
+    place: Place,
+    waited: float,
+    spent: Spent,
 ) -> None:
     loss, norm = float(result.loss), float(result.gradient_norm)
     rows = section.batch // data.row
@@ -183,6 +198,8 @@ def _tell(
             memory_bytes=used_bytes(),
             data_wait_fraction=waited,
             losses={name: float(mean) for name, mean in result.losses.items()},
+            vendor_flops_fraction=flops / (place.vendor_flops_per_second or math.inf),
+            **spent,
             **told(result.routing, result.routed),
         )
     )

@@ -27,7 +27,9 @@ from rich.text import Text
 from pretrain.base.units import show_bytes, show_count, show_flops, show_seconds
 from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import (
+    Accounts,
     Changed,
+    Communication,
     Corrupted,
     Event,
     Health,
@@ -275,6 +277,15 @@ def spark(values: list[float], width: int) -> str:
     return "".join(BARS[max(min(int((value - low) / ((high - low) or 1) * 8), 7), 0)] for value in means)
 
 
+def spent(event: Accounts) -> str:
+    """Where the time and the energy of a run's training went."""
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in event.parts.items() if share >= 0.005)
+    again = f", {show_seconds(event.repeated_seconds)} were spent again" if event.repeated_seconds else ""
+    energy = "" if event.energy_joules is None else f"; {event.energy_joules / 3.6e6:.3g} kWh"
+    goodput = f"{event.goodput:.0%} of {show_seconds(event.wall_seconds)} became tokens that are kept{again}"
+    return f"accounts: {goodput}; steps: {parts}{energy}"
+
+
 def step_line(step: Step, plan: Plan | None) -> str:
     """A step in a line."""
     of = f" of {plan.steps}" if plan else ""
@@ -284,6 +295,8 @@ def step_line(step: Step, plan: Plan | None) -> str:
         else ""
     )
     speed = f"{show_count(step.tokens_per_second)} tokens/s, {step.flops_fraction:.0%} of peak"
+    if step.vendor_flops_fraction:
+        speed += f" ({step.vendor_flops_fraction:.0%} of the vendor's)"
     return f"step {step.step}{of}: loss {step.loss:.3f}, {speed}{routed(step)}{left}"
 
 
@@ -332,6 +345,10 @@ def line(event: Event) -> str:
             )
         case Mixture():
             return mixture(event)
+        case Communication(step=step, fraction=share, exposed_fraction=exposed):
+            return f"train: ranks speak for {share:.0%} of step {step}, for {exposed:.0%} while nothing is computed"
+        case Accounts():
+            return spent(event)
         case Resumed(step=step, layout=layout, saved_layout=before):
             moved = f", saved on {before}, on {layout}" if before and before != layout else ""
             return f"train: goes on from step {step}{moved}"
