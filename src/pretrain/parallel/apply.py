@@ -84,12 +84,12 @@ class Ranks:
         dist.broadcast(said, 0)
         return int(said)
 
-    def most(self, value: int) -> int:
-        """The largest that a rank says."""
+    def most(self, value: int, among: str = "") -> int:
+        """The largest that a rank says, of all or of a group."""
         if self.mesh is None:
             return value
         said = torch.tensor(value, device=self.mesh.device_type)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
+        dist.all_reduce(said, dist.ReduceOp.MAX, group=self.groups[among] if among else None)
         return int(said)
 
     def any(self, value: bool) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -210,7 +211,7 @@ class Work:
         rows = self.ranks.apply(model, rows, axes)
         train, layout = self.recipe.train, self.ranks.layout
         kept = schedule.waiting(self.ranks.place("pp"), layout.pp, passes(train, layout), layout.chunks) / layout.chunks
-        recompute(model, train.recompute, (train.activation_bytes or 0) / kept)
+        recompute(model, train.recompute, (train.activation_bytes or 0) / kept, partial(self.ranks.most, among="copy"))
         optimizer = self.recipe.train.optimizer.bind().build(
             model,
             rows,

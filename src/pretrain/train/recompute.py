@@ -21,14 +21,15 @@ PRODUCTS = (
 )  # fmt: skip
 
 
-def recompute(model: nn.Module, what: What, budget: float = 0.0) -> None:
+def recompute(model: nn.Module, what: What, budget: float = 0.0, most: Callable[[int], int] = lambda own: own) -> None:
     """Sets what each block of a model computes again: nothing, all but matrix products and attention, all; or all in
-    the last blocks and nothing in the first, of which about `budget` bytes are kept."""
+    the last blocks and nothing in the first, of which about `budget` bytes are kept. `most` is the largest that a rank
+    says, of those that must compute alike, since blocks speak while they compute."""
     here = [block for block in model.blocks if not isinstance(block, Elsewhere)]  # type: ignore[union-attr]
     for layer, block in enumerate(here if what != "none" else ()):
         forward: Callable[..., Any] = block.forward
         if what == "budget":
-            block.forward = Budget(block, layer, budget)
+            block.forward = Budget(block, layer, budget, most)
         elif what == "full":
             block.forward = partial(again, forward)
         else:
@@ -45,8 +46,8 @@ def again(forward: Callable[..., Any], *given: Any, **how: Any) -> Any:
 class Budget:
     """A block's forward pass, kept where the budget still holds what `layer` blocks before it and this one keep."""
 
-    def __init__(self, block: nn.Module, layer: int, budget: float) -> None:
-        self.block, self.forward, self.layer, self.budget = block, block.forward, layer, budget
+    def __init__(self, block: nn.Module, layer: int, budget: float, most: Callable[[int], int]) -> None:
+        self.block, self.forward, self.layer, self.budget, self.most = block, block.forward, layer, budget, most
         self.bytes: dict[torch.Size, int] = {}  # of a pass, by the shape of what comes in: sequences may grow
 
     def __call__(self, x: Tensor, *given: Any) -> Any:
@@ -54,7 +55,7 @@ class Budget:
         if not torch.is_grad_enabled():
             return self.forward(x, *given)
         if x.shape not in self.bytes:
-            self.bytes[x.shape] = measured(self.block, self.forward, x, *given)
+            self.bytes[x.shape] = self.most(measured(self.block, self.forward, x, *given))
         fits = self.bytes[x.shape] * (self.layer + 1) <= self.budget
         return self.forward(x, *given) if fits else again(self.forward, x, *given)
 
