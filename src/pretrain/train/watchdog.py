@@ -5,9 +5,11 @@ writes none, and is named by that. What a thread is in, it looks up as a samplin
 work is the time that a step does not stand in torch.distributed.
 """
 
+import faulthandler
 import json
 import os
-import sys
+import re
+import tempfile
 import threading
 import time
 from collections import Counter, deque
@@ -15,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, median_low
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 import torch
@@ -29,7 +31,7 @@ from pretrain.events.log import Log
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.launch import HUNG, host
 
-TICK_SECONDS = 0.02  # between looks at what the main thread is in
+TICK_SECONDS = 0.05  # between looks at what the main thread is in
 USUAL_STEPS, LEAST_SECONDS, TIMES = 32, 120.0, 20  # a hang is so many times the median of the last steps, and no less
 OUTSIDE = 15  # times longer may take what is no step: compiling in the first, evaluation, saving
 ANSWER_SECONDS = 10.0  # that the others have to say where they stand
@@ -37,6 +39,7 @@ WINDOW, WINDOWS = 10, 3  # steps in a window, and windows in a row after which a
 SLOWER, EXCESS_SECONDS = 1.5, 0.1  # than the median, in a step and in a window: less is noise of the looks
 NAMED = 4  # ranks that one sentence names
 TEXT_BYTES = 128
+FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.M)
 ROOT = str(Path(pretrain.__file__).parent) + os.sep
 TORCH = str(Path(dist.__file__).parent) + os.sep
 
@@ -63,6 +66,7 @@ class Watchdog:
         self._step, self._since, self._began = 0, time.monotonic(), 0.0  # began: 0 outside of a step
         self._own, self._lines, self._streaks = 0.0, Counter[str](), Counter[int]()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._dump = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the thread
         self._places: list[tuple[str, int]] = []  # node and pid of each rank
 
     def __enter__(self) -> Self:
@@ -136,8 +140,12 @@ class Watchdog:
                 self._ends_here(folder, still)
 
     def _stand(self) -> Stand:
-        frames = sys._current_frames()
-        collective, line = standing(frames, self._main)
+        # In C, at one stroke: frames that Python follows while another thread runs are gone under its hands (3.11).
+        self._dump.seek(0)
+        self._dump.truncate()
+        faulthandler.dump_traceback(self._dump)
+        self._dump.seek(0)
+        collective, line = standing(self._dump.read().decode(errors="replace"), self._main)
         return Stand(self._ranks.number, host(), os.getpid(), self._step, collective, line)
 
     def _ends_here(self, folder: Path, still: float) -> None:
@@ -162,25 +170,26 @@ class Watchdog:
                 log.write(event)
 
 
-def standing(frames: Mapping[int, FrameType], main: int) -> tuple[str, str]:
+def standing(dump: str, main: int) -> tuple[str, str]:
     """(collective, line of this package) of the main thread, or of one that computes gradients for it."""
-    innermost = frames[main]
-    own = _place(innermost)
-    if own[0] or f"{os.sep}autograd{os.sep}" not in innermost.f_code.co_filename:
+    head = f"hread 0x{main:016x} "
+    every = dump.split("\n\n")
+    mine = next(part for part in every if head in part)
+    own = _place(mine)
+    if own[0] or f"{os.sep}autograd{os.sep}" not in mine.partition("\n")[2].partition("\n")[0]:
         return own
-    others = (_place(frame) for thread, frame in frames.items() if thread != main)
+    others = (_place(part) for part in every if part is not mine)
     return next((one for one in others if one[0]), own)
 
 
-def _place(frame: FrameType | None) -> tuple[str, str]:
+def _place(stack: str) -> tuple[str, str]:
+    """Of one thread's part of a dump, innermost first."""
     collective = ""
-    while frame is not None:
-        path, name = frame.f_code.co_filename, frame.f_code.co_name
+    for path, line, name in FRAME.findall(stack):
         if path.startswith(TORCH) and name != "wrapper":
             collective = collective or f"{Path(path).stem}.{name}"
         elif path.startswith(ROOT):
-            return collective, f"{path.removeprefix(ROOT)}:{frame.f_lineno}"
-        frame = frame.f_back
+            return collective, f"{path.removeprefix(ROOT)}:{line}"
     return collective, ""
 
 

@@ -1,0 +1,70 @@
+"""Ordeal and closed form: where a thread stands is read from a dump while it runs, as often as one likes."""
+
+import faulthandler
+import tempfile
+import threading
+import time
+
+import torch.distributed as dist
+
+from pretrain.base.random import permute
+from pretrain.train import watchdog
+from pretrain.train.watchdog import standing
+from ranks import ranks
+
+MUTANTS = [
+    ("src/pretrain/train/watchdog.py", "path.startswith(ROOT)", "path.startswith(TORCH)"),
+    ("src/pretrain/train/watchdog.py", 'head = f"hread 0x{main:016x} "', 'head = "hread 0x"'),
+]
+
+
+def dumped() -> str:
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read().decode()
+
+
+def looks(main: int, seconds: float) -> list[tuple[str, str]]:
+    """What another thread sees of this one for so long."""
+    found: list[tuple[str, str]] = []
+
+    def look() -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found.append(standing(dumped(), main))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    while thread.is_alive():
+        for i in range(50):
+            permute(i, 1000, 7)
+    return found
+
+
+def test_a_busy_thread_is_looked_at_thousands_of_times_and_stands_in_a_line_of_ours() -> None:
+    found = looks(threading.get_ident(), 1.0)
+    assert len(found) > 200
+    assert any(line.startswith("base/random.py:") for _, line in found) and not any(name for name, _ in found)
+
+
+@ranks(2)
+def test_a_rank_that_waits_for_another_stands_in_a_collective() -> None:
+    found = list[str]()
+    if dist.get_rank() == 0:
+        main = threading.get_ident()
+        thread = threading.Timer(0.3, lambda: found.append(dumped()))
+        thread.start()
+        dist.barrier()
+        thread.join()
+        collective, _ = standing(found[0], main)
+        assert collective == "distributed_c10d.barrier"
+    else:
+        time.sleep(0.8)
+        dist.barrier()
+
+
+def test_the_one_that_is_missing_is_named() -> None:
+    stood = watchdog.Stand(1, "b", 11, 5, "distributed_c10d.all_reduce", "parallel/links.py:42")
+    text = watchdog.verdict({1: stood}, [("a", 10), ("b", 11)], 5, 30.0)
+    assert "rank 0" in text and "a" in text and "all_reduce" in text and "parallel/links.py:42" in text
