@@ -114,6 +114,14 @@ LAYOUTS = [
 ]
 # Of the others, those whose stages differ from llama's: tied, without a causal order.
 PIPED = {"gpt2": Layout(pp=2, tp=2), "bert": Layout(pp=2, shard=2)}
+# Experts among ranks: of ep, of shard as well, and with every other size.
+AMONG = {
+    "mixtral": [Layout(shard=4, ep=2), Layout(replicate=2, shard=2, ep=2)],
+    "deepseek_v3": [Layout(shard=4, ep=4), Layout(pp=2, shard=2, ep=2)],
+    "qwen3_moe": [Layout(shard=2, tp=2, ep=2), Layout(cp=2, shard=2, ep=2), Layout(cp=2, tp=2, ep=2)],
+    "gpt_oss": [Layout(shard=4, ep=2)],
+}
+GPT_OSS = {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 6}
 DEEP = {**MODELS["deepseek_v3"], "num_hidden_layers": 4, "tie_word_embeddings": True}
 
 
@@ -174,6 +182,13 @@ def test_stages_of_many_chunks_and_of_experts_take_the_same_steps() -> None:
     MODELS["deepseek_v3"] = DEEP
     layouts = [Layout(pp=4), Layout(pp=2, chunks=2, shard=2)]
     assert max(deviations("deepseek_v3", "adamw", torch.float64, 3, layouts)) <= 1e-11
+
+
+@ranks(4)
+def test_experts_among_ranks_take_the_same_steps() -> None:
+    MODELS["gpt_oss"] = GPT_OSS
+    for family, layouts in AMONG.items():
+        assert max(deviations(family, "adamw", torch.float64, 3, layouts)) <= 1e-11, family
 
 
 @ranks(4)

@@ -10,8 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from pretrain.model.layers.experts import Experts
 from pretrain.model.weights import Axis, Weight, expand, local
 from pretrain.parallel.context import divide
+from pretrain.parallel.expert import spread
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.links import all_gather, reduce_scatter
 from pretrain.parallel.pieces import Box, boxes, divided, numbers, ranges
@@ -128,15 +130,19 @@ class Ranks:
             divide(model, self.group("cp"))
         if self.layout.pp > 1:
             rows = split(model, rows, axes, self.stages)
+        if self.layout.ep > 1:
+            spread(model, rows, axes, self.group("ep"))
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
         if self.layout.replicate * self.layout.fold > 1:
             from pretrain.parallel.data import in_pieces  # half a second that one rank does not need
 
-            mesh = self.view("replicate", "fold") if self.layout.replicate > 1 else self.view("fold")
             reshard = False if self.layout.pp > 1 else None  # passes of other micro-batches come before its backward
-            for module in (*model.blocks, model):  # type: ignore[misc]
-                in_pieces(module, mesh, reshard=reshard)
+            stacks = [one.stacks for one in model.modules() if isinstance(one, Experts)] if self.layout.ep > 1 else []
+            for name, modules in (("expert_shard", stacks), ("fold", [*model.blocks, model])):  # type: ignore[misc]
+                mesh = self.view("replicate", name) if self.layout.replicate > 1 else self.view(name)
+                for module in modules:
+                    in_pieces(module, mesh, reshard=reshard)
         if self.layout.pp > 1:
             join(model, axes, self.stages)
         return rows
@@ -244,8 +250,9 @@ class Ranks:
         parts = [] if dim is None else ranges(weight, axes, dim, self.place("tp"), self.layout.tp)
         first, last = 0, shape[0] if dim != 0 else sum(high - low for low, high in parts)
         if not weight.buffer:
-            each, place = -(-last // self.layout.fold), self.place("fold")
-            first, last = min(place * each, last), min((place + 1) * each, last)
+            for name in ("ep", "expert_shard") if weight.stacked else ("fold",):
+                each, place = -(-(last - first) // getattr(self.layout, name)), self.place(name)
+                first, last = min(first + place * each, last), min(first + (place + 1) * each, last)
         return boxes(shape, dim, parts, first, last)
 
 

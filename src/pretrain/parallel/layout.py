@@ -73,7 +73,7 @@ class Layout:
 
 def asked(section: "Parallel", ranks: int) -> Layout:
     """What a recipe's [parallel] makes of so many ranks. Raises UserError."""
-    more = {name: getattr(section, name) for name in ("cp", "pp", "chunks")}
+    more = {name: getattr(section, name) for name in ("cp", "pp", "ep", "chunks")}
     return settle(ranks, section.replicate, section.shard, section.tp, **more)
 
 
@@ -123,6 +123,13 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
             f"parallel.cp = {layout.cp} · {least} = {layout.cp * least} does not divide a sequence of {sequence} tokens"
         )
         raise UserError(f"{what}: every rank has two chunks of it, cut by tp = {layout.tp}", expected=_or(fit))
+    if layout.ep > 1 and axes.get("expert", (1, 1))[0] % layout.ep:
+        count = axes.get("expert", (1, 1))[0]
+        if count == 1:
+            raise UserError(f"parallel.ep = {layout.ep}, and the model has no experts", expected="parallel.ep = 1")
+        fit = [n for n in divisors(count) if layout.fold % n == 0]
+        what = f"parallel.ep = {layout.ep} does not divide the {count} experts of a layer"
+        raise UserError(what, expected=_or(fit))
     if rows % layout.data:
         near = max((n for n in divisors(rows) if n <= layout.data), default=1)
         what = f"replicate {layout.replicate} · shard {layout.shard} = {layout.data} data ranks do not divide a batch"

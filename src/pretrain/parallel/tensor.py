@@ -21,7 +21,7 @@ from pretrain.model.layers.experts import Experts
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.weights import Axis, Weight, expand, held, tie
 from pretrain.parallel.links import gather, joined, mean, scatter_sum
-from pretrain.parallel.pieces import divided, ranges
+from pretrain.parallel.pieces import Ranges, divided, ranges
 from pretrain.precision.linear import ScaledLinear, scaled_linear
 
 
@@ -84,7 +84,7 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
             raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
         if dim is None or weight.tied is not None:
             continue
-        _keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)
+        keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)
         name, _, _ = weight.name.rpartition(".")
         parent, _, last = name.rpartition(".")
         module, owner = model.get_submodule(name), model.get_submodule(parent)
@@ -112,7 +112,8 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
     _ends(model, rows, group)
 
 
-def _keep(model: nn.Module, weight: Weight, parts: list[tuple[int, int]], dim: int) -> None:
+def keep(model: nn.Module, weight: Weight, parts: Ranges, dim: int) -> None:
+    """Leaves a module these parts of a weight along `dim`."""
     whole = held(model, weight.name)
     own = torch.cat([whole.detach().narrow(dim, low, high - low) for low, high in parts], dim)
     owner, _, last = weight.name.rpartition(".")
