@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
@@ -33,16 +34,24 @@ MUTANTS = [
     ),
     ("src/pretrain/parallel/pipeline.py", "if here(weight.name) or weight.name in shared]", "if here(weight.name)]"),
 ]
-gpt2 = find("model.families", "gpt2")
-CONFIG = gpt2.Config(vocab_size=44, n_embd=20, n_layer=2, n_head=4, n_positions=8)
-# Of the last one both stages have the embedding, which is the head as well.
-LAYOUTS = [Layout(shard=4), Layout(shard=2, tp=2), Layout(replicate=2, shard=2), Layout(pp=2, tp=2)]
+CONFIGS = {
+    "gpt2": dict(vocab_size=44, n_embd=20, n_layer=2, n_head=4, n_positions=8),
+    "mixtral": dict(vocab_size=44, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                    num_key_value_heads=2, num_local_experts=4),
+}  # fmt: skip
+# Of gpt2's last one both stages have the embedding, which is the head as well.
+LAYOUTS = {
+    "gpt2": [Layout(shard=4), Layout(shard=2, tp=2), Layout(replicate=2, shard=2), Layout(pp=2, tp=2)],
+    "mixtral": [Layout(shard=4, ep=2), Layout(shard=2, tp=2, ep=2)],
+}
 
 
-def state(seed: int, on: Ranks) -> State:
+def state(seed: int, on: Ranks, family: str = "gpt2") -> State:
     """A model whose optimizer has taken a step."""
-    rows, axes = gpt2.weights(CONFIG), CONFIG.axes()
-    model = make(gpt2, CONFIG)
+    module = find("model.families", family)
+    config = module.Config(**CONFIGS[family])
+    rows, axes = module.weights(config), config.axes()
+    model = make(module, config)
     initialise(model, rows, 0.3, seed)
     rows = on.apply(model, rows, axes)
     wholly = [] if on.alone else [on.wholly(rows, axes)]
@@ -54,27 +63,29 @@ def state(seed: int, on: Ranks) -> State:
 
 
 @ranks(4)
-def saved_and_read(folder: Path) -> None:
-    for number, layout in enumerate(LAYOUTS):
-        before = state(3, on := Ranks.of(layout, "cpu"))
+def saved_and_read(folder: Path, family: str) -> None:
+    for number, layout in enumerate(LAYOUTS[family]):
+        before = state(3, on := Ranks.of(layout, "cpu"), family)
         path = save(before, folder / str(number), "")
         verify(path)
         dist.barrier()
-        others = [Ranks(), *(Ranks.of(one, "cpu") for one in LAYOUTS)]
+        others = [Ranks(), *(Ranks.of(one, "cpu") for one in LAYOUTS[family])]
         for other in others:
-            after = state(4, other)
+            after = state(4, other, family)
             load(path, after)
             assert (after.step, after.position) == (3, 24)
-            same(after, path)
-        same(before, path)
+            same(after, path, family)
+        same(before, path, family)
         assert on.layout == layout
 
 
-def same(one: State, path: Path) -> None:
+def same(one: State, path: Path, family: str) -> None:
     """Every part that this rank holds is that part of the checkpoint's whole."""
     weights, moments = Saved(path, "model"), Saved(path, "optimizer")
     table = {weight.name: weight for weight in expand(one.rows) if weight.tied is None}
-    assert sorted(weights.names()) == sorted(weight.name for weight in expand(gpt2.weights(CONFIG)) if not weight.tied)
+    module = find("model.families", family)
+    every = expand(module.weights(module.Config(**CONFIGS[family])))
+    assert sorted(weights.names()) == sorted(weight.name for weight in every if not weight.tied)
     assert {name for name, _ in one.model.named_parameters()} <= table.keys()
     found = {name: (weights, held(one.model, name)) for name in table}
     found |= {name: (moments, tensor) for name, tensor in one.optimizer.state().items()}
@@ -90,8 +101,9 @@ def same(one: State, path: Path) -> None:
             assert torch.equal(box.of_own(local(tensor)).detach(), box.of_whole(whole)), name
 
 
-def test_any_layout_reads_what_another_saved(tmp_path: Path) -> None:
-    saved_and_read(tmp_path)
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_any_layout_reads_what_another_saved(tmp_path: Path, family: str) -> None:
+    saved_and_read(tmp_path, family)
 
 
 def moved(folder: Path, name: str, layout: Layout) -> None:

@@ -1,13 +1,15 @@
 """Expert parallelism: each rank of a group holds some of a layer's experts, and tokens travel to those that they chose
-(Lepikhin et al. 2020, arXiv 2006.16668). No token is dropped, so ranks have as many rows as routers send them.
+(Lepikhin et al. 2020, arXiv 2006.16668). No token is dropped, so a rank has as many rows as routers send it.
 
-A layer costs, forward, three messages to the group: how many rows each expert gets from each rank (8 bytes an expert),
-and rows there and back, 2 · tokens · top_k · width numbers less those that stay, and the two of rows again backward. A
-rank waits for its device once, for the sizes of what comes. Ranks without gradient send as well, so all of a group must
-call the model equally often.
+What a layer says to the group, forward: the number of rows for each expert (8 bytes an expert), then rows there and
+back, of a rank 2 · tokens · top_k · width numbers; and as many again backward. The host waits for its device once a
+layer, for the sizes of what comes.
+
+Where no gradient is asked for, every rank holds the same tokens, as under tensor parallelism: each makes the rows of
+its experts and hears the others'.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +22,50 @@ from pretrain.model.layers.experts import Experts, Stacks
 from pretrain.model.weights import Axis, Weight
 from pretrain.parallel.tensor import keep
 
+Sizes = Callable[[Tensor, Tensor], list[list[int]]]
+
+
+def told(rows: Tensor, sums: Tensor) -> list[list[int]]:
+    """Rows that leave for each rank and that come from each, of their `sums` [2, ranks] on the device."""
+    found: list[list[int]] = sums.tolist()
+    return found
+
+
+def even(rows: Tensor, sums: Tensor) -> list[list[int]]:
+    """The same if all ranks had as many: of tensors without numbers."""
+    size = sums.shape[1]
+    return [[len(rows) // size + (i < len(rows) % size) for i in range(size)]] * 2
+
 
 @dataclass(frozen=True)
 class Dispatch:
     """The seam of experts, for the ranks of a group: rank i has the i-th part of a layer's experts."""
 
     group: ProcessGroup
+    sizes: Sizes = told
 
     def __call__(self, rows: Tensor, counts: Tensor, stacks: Stacks) -> Tensor:
         """Rows [n, embed] sorted by expert, through `stacks` of wherever their expert is; counts [experts]."""
-        theirs = torch.empty_like(counts)
-        dist.all_to_all_single(theirs, counts, group=self.group)
-        theirs = theirs.view(self.group.size(), -1)  # of every rank, the rows for each expert that is here
-        leave, come = torch.stack([counts.view_as(theirs).sum(1), theirs.sum(1)]).tolist()
-        expert = torch.arange(theirs.shape[1], device=counts.device).repeat(self.group.size())
+        ours = counts.view(self.group.size(), -1)  # for each rank's experts
+        if not torch.is_grad_enabled():
+            return self.alike(rows, ours, stacks)
+        theirs = torch.empty_like(ours)  # of each rank, for the experts that are here
+        dist.all_to_all_single(theirs, ours, group=self.group)
+        leave, come = self.sizes(rows, torch.stack([ours.sum(1), theirs.sum(1)]))
+        expert = torch.arange(theirs.shape[1], device=rows.device).repeat(len(theirs))
         order = expert.repeat_interleave(theirs.flatten(), output_size=sum(come)).argsort(stable=True)
-        here = _Exchange.apply(rows, leave, come, self.group)
-        out = stacks(here.index_select(0, order), theirs.sum(0))
-        return _Exchange.apply(out.index_select(0, order.argsort()), come, leave, self.group)
+        here = _Exchange.apply(rows, leave, come, self.group).index_select(0, order)
+        out = stacks(here, theirs.sum(0)).index_select(0, order.argsort())
+        return _Exchange.apply(out, come, leave, self.group)
+
+    def alike(self, rows: Tensor, ours: Tensor, stacks: Stacks) -> Tensor:
+        """The same, where all ranks have the same rows; bits do not depend on the rank, so all write the same text."""
+        place = self.group.rank()
+        parts = list(rows.split(ours.sum(1).tolist()))
+        made = stacks(parts[place], ours[place])
+        out = torch.cat([made if i == place else made.new_zeros(part.shape) for i, part in enumerate(parts)])
+        dist.all_reduce(out, group=self.group)
+        return out
 
 
 def spread(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], group: ProcessGroup) -> None:
@@ -52,16 +80,16 @@ def spread(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], g
 
 
 class _Exchange(torch.autograd.Function):
-    """Rows in order of the rank that they go to, `leave` to each: those that `come` from each; backward, back."""
+    """Rows in order of the rank that they go to, `leave` to each: those that `come` from each. Backward, back."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, leave: list[int], come: list[int], group: ProcessGroup) -> Tensor:
-        ctx.way = come, leave, group
+        ctx.back = come, leave, group
         return _sent(rows, leave, come, group)
 
     @staticmethod
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None]:
-        return _sent(up, *ctx.way), None, None, None
+        return _sent(up, *ctx.back), None, None, None
 
 
 def _sent(rows: Tensor, leave: list[int], come: list[int], group: ProcessGroup) -> Tensor:

@@ -18,10 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.checkpoint.state import State
 from pretrain.model.folder import shell
+from pretrain.model.layers.experts import Experts
 from pretrain.model.weights import expand, held, local
 from pretrain.order.batch import Batch, Vocabulary
 from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks
+from pretrain.parallel.expert import Dispatch, even
 from pretrain.parallel.launch import pretended
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.schedule import waiting
@@ -73,6 +75,9 @@ def rehearse(
         rows, axes = family.weights(config), config.axes()
         model = shell(family, config)
         rows = ranks.apply(model, rows, axes)
+        for module in model.modules():
+            if isinstance(module, Experts) and module.dispatch is not None:
+                module.dispatch = Dispatch(ranks.group("ep"), even)
         samples = section.batch // section.sequence // layout.data
         kept = waiting(ranks.place("pp"), layout.pp, -(-samples // micro_batch), layout.chunks) / layout.chunks
         recompute(model, section.recompute, (section.activation_bytes or 0) / kept)
