@@ -7,13 +7,15 @@ from hypothesis import strategies as st
 
 from pretrain.base.errors import UserError
 from pretrain.model.weights import Weight
-from pretrain.parallel.layout import Layout, refuse, settle
+from pretrain.parallel.layout import Layout, asked, refuse, settle
 from pretrain.parallel.pieces import boxes, divided, ranges
+from pretrain.recipe.parallel import Parallel
 
 AXES = {"embed": (12, 1), "q": (4, 3), "kv": (2, 3), "mlp": (8, 1), "vocab": (10, 1)}
 MUTANTS = [
     ("src/pretrain/parallel/pieces.py", "start + rank * share, start", "rank * share, start"),
     ("src/pretrain/parallel/pieces.py", "low + begin - at, begin - first", "low + begin - at, begin"),
+    ("src/pretrain/parallel/layout.py", "if layout.fold % n == 0]", "]"),
     ("src/pretrain/parallel/layout.py", "if rows % layout.data:", "if rows % layout.shard:"),
 ]
 
@@ -63,6 +65,16 @@ def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> No
     assert told.value.expected == "1 or 3"
     refuse(Layout(cp=2, tp=3), {}, rows=8, sequence=12)
     refuse(Layout(shard=4, tp=2), AXES, rows=8, sequence=16)
+    with pytest.raises(UserError, match="ep = 4 does not divide 6 experts") as told:
+        refuse(Layout(shard=8, ep=4), {"expert": (6, 1)}, rows=8, sequence=16)
+    assert told.value.expected == "1 or 2"
+    with pytest.raises(UserError, match="ep = 2, and the model has no experts"):
+        refuse(Layout(shard=2, ep=2), AXES, rows=8, sequence=16)
+    refuse(Layout(shard=4, ep=2), {"expert": (6, 1)}, rows=8, sequence=16)
+
+
+def test_a_recipe_says_how_many_ranks_share_the_experts() -> None:
+    assert str(asked(Parallel(ep=4, tp=2), 16)) == "replicate 1 · shard 8 · tp 2 · ep 4"
 
 
 @given(st.sampled_from(["embed", "q+kv+kv embed", "embed q", "vocab embed", "mlp embed"]), st.integers(1, 5))

@@ -80,6 +80,17 @@ def test_a_stage_hears_and_says_what_is_between_blocks_once_each_way() -> None:
     assert found.messages["all-gather", "fold"].number == 4  # a block stays from a forward pass to a backward one
 
 
+def test_rows_travel_to_their_experts_and_back_each_way() -> None:
+    layers, experts, width, sequence, chosen = 2, 8, 256, 64, 2
+    said = [f"model.num_hidden_layers={layers}", f"train.sequence={sequence}", f"train.batch={8 * sequence}"]
+    found = rehearsed(load("mixtral_10m", [*said, "parallel.ep=4"]), 8, 5)
+    assert found.layout == Layout(shard=8, ep=4)
+    rows = sequence * chosen * width * 2  # bfloat16
+    assert found.messages["all-to-all", "ep"] == (layers * 5, layers * (experts * 8 + 4 * rows))
+    stack = 3 * 352 * width * experts // 4 * 4  # a quarter of the experts, in float32
+    assert found.messages["all-gather", "expert_shard"] == (layers * 2, layers * 2 * stack)  # before each pass
+
+
 def test_a_rank_of_16384_of_the_70b_recipe() -> None:
     layers = 2
     recipe = load("llama3_70b", [f"model.num_hidden_layers={layers}", "parallel.tp=8"])

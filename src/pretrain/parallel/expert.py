@@ -49,6 +49,9 @@ class Dispatch:
         ours = counts.view(self.group.size(), -1)  # for each rank's experts
         if not torch.is_grad_enabled():
             return self.alike(rows, ours, stacks)
+        device = rows.device.type
+        if torch.is_autocast_enabled(device):
+            rows = rows.to(torch.get_autocast_dtype(device))  # as the products take them
         theirs = torch.empty_like(ours)  # of each rank, for the experts that are here
         dist.all_to_all_single(theirs, ours, group=self.group)
         leave, come = self.sizes(rows, torch.stack([ours.sum(1), theirs.sum(1)]))

@@ -123,13 +123,12 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
             f"parallel.cp = {layout.cp} · {least} = {layout.cp * least} does not divide a sequence of {sequence} tokens"
         )
         raise UserError(f"{what}: every rank has two chunks of it, cut by tp = {layout.tp}", expected=_or(fit))
-    if layout.ep > 1 and axes.get("expert", (1, 1))[0] % layout.ep:
-        count = axes.get("expert", (1, 1))[0]
-        if count == 1:
-            raise UserError(f"parallel.ep = {layout.ep}, and the model has no experts", expected="parallel.ep = 1")
-        fit = [n for n in divisors(count) if layout.fold % n == 0]
-        what = f"parallel.ep = {layout.ep} does not divide the {count} experts of a layer"
-        raise UserError(what, expected=_or(fit))
+    experts, _ = axes.get("expert", (0, 0))
+    if layout.ep > 1 and not experts:
+        raise UserError(f"parallel.ep = {layout.ep}, and the model has no experts", expected="1")
+    if experts % layout.ep:
+        fit = [n for n in divisors(experts) if layout.fold % n == 0]
+        raise UserError(f"parallel.ep = {layout.ep} does not divide {experts} experts of a layer", expected=_or(fit))
     if rows % layout.data:
         near = max((n for n in divisors(rows) if n <= layout.data), default=1)
         what = f"replicate {layout.replicate} · shard {layout.shard} = {layout.data} data ranks do not divide a batch"

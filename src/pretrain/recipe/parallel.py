@@ -14,7 +14,7 @@ class Parallel:
     shard: int | None = key("ranks that one copy lies on between steps (FSDP): all that are left", None, at_least=1)
     cp: int = key("ranks that have a part of every sequence each, and the keys and values of all of it", 1, at_least=1)
     tp: int = key("ranks that divide each matrix, and the sequence between matrices", 1, at_least=1)
-    ep: int = key("ranks, of those of shard and cp, that divide the experts of a layer: tokens travel", 1, at_least=1)
+    ep: int = key("of the ranks of shard and cp, those that divide the experts of a layer among them", 1, at_least=1)
     pp: int = key("stages of the stack, each on ranks of its own, through which micro-batches pass", 1, at_least=1)
     schedule: Literal["1f1b", "interleaved", "zero_bubble"] = key(
         "the order of passes: one forward one backward, or so over several chunks a stage; zero_bubble is refused",
