@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parallel.test_apply import MODELS, batch
+from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.model.folder import make
 from pretrain.model.weights import initialise
@@ -77,3 +78,12 @@ def test_a_budget_is_kept_to() -> None:
 def test_of_a_product_the_input_is_kept_and_no_weight_counted() -> None:
     layer = torch.nn.Linear(8, 4)
     assert measured(layer, layer, torch.ones(3, 8, requires_grad=True)) == 3 * 8 * 4
+
+
+def test_experts_on_other_ranks_are_not_recomputed_by_operation() -> None:
+    module = find("model.families", "mixtral")
+    model = make(module, module.Config(**MODELS["mixtral"]))
+    model.blocks[0].mlp.dispatch = lambda rows, counts, stacks: stacks(rows, counts)
+    with pytest.raises(UserError, match=r"selective.* with parallel.ep > 1"):
+        recompute(model, "selective")
+    recompute(model, "full")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from pretrain.base.errors import UserError
+from pretrain.model.layers.experts import Experts
 from pretrain.parallel.pipeline import Elsewhere
 
 What = Literal["none", "selective", "full", "budget"]
@@ -24,7 +26,11 @@ PRODUCTS = (
 def recompute(model: nn.Module, what: What, budget: float = 0.0, most: Callable[[int], int] = lambda own: own) -> None:
     """Sets what each block of a model computes again: nothing, all but matrix products and attention, all; or all in
     the last blocks and nothing in the first, of which about `budget` bytes are kept. `most` is the largest that a rank
-    says, of those that must compute alike, since blocks speak while they compute."""
+    says, of those that must compute alike, since blocks speak while they compute. Raises UserError where a block
+    gathers experts while it runs: that is no operation to repeat from what was kept."""
+    apart = any(isinstance(module, Experts) and module.dispatch is not None for module in model.modules())
+    if what == "selective" and apart:
+        raise UserError('train.recompute = "selective" with parallel.ep > 1', expected='"none" or "full" or "budget"')
     here = [block for block in model.blocks if not isinstance(block, Elsewhere)]  # type: ignore[union-attr]
     for layer, block in enumerate(here if what != "none" else ()):
         forward: Callable[..., Any] = block.forward
