@@ -139,8 +139,8 @@ class Experts(nn.Module):
 def grouped(rows: Tensor, stack: Tensor, counts: Tensor, scaling: Scaling | None = None) -> Tensor:
     """[n, out] of rows [n, in], sorted by expert, through each expert's matrix of a stack [experts, out, in].
 
-    Rule: torch's grouped product, where it has the dtype (compiled, bfloat16 alone), there are rows, and they begin at
-    multiples of 16 bytes; else, or where products are scaled, each expert's by itself, one by one.
+    Rule: torch's grouped product, where it has the dtype (compiled, bfloat16 alone) and rows begin at multiples of 16
+    bytes; else, or where products are scaled, each expert's by itself, one by one.
     """
     if scaling is not None:
         parts = zip(rows.split(counts.tolist()), stack.unbind(), strict=True)
@@ -151,7 +151,7 @@ def grouped(rows: Tensor, stack: Tensor, counts: Tensor, scaling: Scaling | None
         rows, stack = rows.to(dtype), stack.to(dtype)
     aligned = all(size * rows.element_size() % 16 == 0 for size in stack.shape[1:])
     kinds = GROUPED[:1] if torch.compiler.is_compiling() else GROUPED
-    if device in ("cpu", "cuda") and rows.dtype in kinds and aligned and len(rows):
+    if device in ("cpu", "cuda") and rows.dtype in kinds and aligned:
         return grouped_mm(rows, stack.mT, offs=counts.cumsum(0, dtype=torch.int32))
     return one_by_one(rows, stack, counts)
 
