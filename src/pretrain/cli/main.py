@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "what a corpus, a tokenizer or a model holds; a page with --html",
     "trace": "the documents of a step, and the steps that saw a page",
     "ablate": "the same small model on several cuts of data, and which is better",
+    "chaos": "a recipe with a fault, and without: whether it ends the same",
     "doctor": "what this machine has and can do, measured, and what would go wrong",
     "import": "a published folder, checked tensor by tensor, and written as one of ours",
     "export": "a checkpoint, or the mean of several, as a folder that others load",
