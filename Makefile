@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test lint mutants models layouts
+.PHONY: quickstart test lint mutants models layouts chaos
 
 quickstart: $(STAMP)
 	$(VENV)/bin/pretrain quickstart
@@ -15,6 +15,9 @@ mutants: $(STAMP)
 
 layouts: $(STAMP)
 	$(VENV)/bin/python tests/parallel/page.py
+
+chaos: $(STAMP)
+	$(VENV)/bin/python tests/faults/page.py
 
 models: $(STAMP)
 	$(VENV)/bin/python tests/oracles/page.py

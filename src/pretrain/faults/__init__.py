@@ -1,0 +1,1 @@
+"""Harm on purpose: what a run survives, tried on real processes."""

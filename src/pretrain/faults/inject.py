@@ -28,7 +28,7 @@ STRUCK = "struck"  # a file in the folder where one works: the harm is done
 
 def ranks_of(agent: int) -> dict[int, int]:
     """The processes of the ranks that an agent has started, by rank."""
-    found = {}
+    found = dict[int, int]()
     for task in Path(f"/proc/{agent}/task").iterdir():
         for child in (task / "children").read_text().split():
             with suppress(OSError):  # it ended meanwhile
@@ -68,7 +68,7 @@ def cut_off(pid: int) -> int:
 
 def _is_socket(entry: Path) -> bool:
     with suppress(OSError):
-        return os.readlink(entry).startswith("socket:")
+        return str(entry.readlink()).startswith("socket:")
     return False
 
 

@@ -55,7 +55,9 @@ class Trial:
         while not there():
             if all(one.poll() is not None for one in self.started):
                 shown = f"the run ended before {what}; see {self.folder / OUTPUT}"
-                raise UserError(shown, expected="a recipe that saves several times: train.checkpoint_every, train.steps")
+                raise UserError(
+                    shown, expected="a recipe that saves several times: train.checkpoint_every, train.steps"
+                )
             time.sleep(LOOK_SECONDS)
 
     def until_saved(self, checkpoints: int = 1) -> None:
