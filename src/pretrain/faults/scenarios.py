@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,10 +169,17 @@ def fewer(trial: Trial) -> Sequence[int | None]:
         port = one.getsockname()[1]
     options = ("--nodes", "1:2", "--meet", f"localhost:{port}", "--ranks", "1")
     agent = trial.start(*options)
+    trial.until(lambda: _listens(port), "its agents met")  # the first agent to come is where they meet
     other = trial.start(*options)
     trial.until_saved()
     end_node(other)
     return [trial.end(agent)]
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("localhost", port), LOOK_SECONDS):
+        return True
+    return False
 
 
 def disk_full(trial: Trial) -> Sequence[int | None]:
