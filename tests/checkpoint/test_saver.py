@@ -215,7 +215,7 @@ def with_a_rank_that_cannot_write(folder: Path) -> None:
         if on.number == 1:
             saving.stream = refused  # type: ignore[assignment]
         saver.save(state_at(2, on), wait=False)
-        with pytest.raises(UserError, match=r"no room" if on.number else r"rank 1: .*no room"):
+        with pytest.raises(DiskFullError, match=r"no room" if on.number else r"rank 1: .*no room"):
             saver.wait()
         saving.stream = late if on.number == 1 else stream  # type: ignore[assignment]
         saving.PART_SECONDS = 0.2

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.base.errors import DamagedError, UserError
+from pretrain.base.errors import DamagedError, DiskFullError, UserError
 from pretrain.base.files import MANIFEST, Entry, partial_of, publish, stream, verify, write, write_manifest
 from pretrain.base.remote import Place, Remote, names, remove
 from pretrain.checkpoint.pieces import Content, Part, Saved, part_files
@@ -161,7 +161,8 @@ def agreed(ranks: Ranks, error: Exception | None) -> Exception | None:
     if who < 0:
         return None
     text = ranks.said(str(error) or repr(error), who)
-    return error or UserError(f"rank {who}: {text}")
+    kind = DiskFullError if ranks.any(isinstance(error, DiskFullError)) else UserError
+    return error or kind(f"rank {who}: {text}")
 
 
 def save(state: State, folder: Place, recipe_toml: str) -> Place:
