@@ -84,6 +84,8 @@ def named(events: Sequence[Event]) -> list[str]:
         match event:
             case Restarted(text=text) | Hung(text=text) | Slow(text=text) | Notice(level="warning", text=text):
                 found.append(text)
+            case Stage(name=name, state="started", why=why) if "damaged" in why:
+                found.append(f"{name} are made again: {why}")
             case Skipped(step=step, position=start, rows=rows, why=why):
                 found.append(f"rows {start} to {start + rows - 1} are passed over: {why} at step {step}")
             case Corrupted(step=step, tensors=tensors, ranks=ranks, places=places, holders=holders):
