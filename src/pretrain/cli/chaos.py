@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """A verdict a line; 0 if all hold, 1 if one does not."""
-    from pretrain.base.errors import UserError, nearest
-    from pretrain.faults.judge import judge
+    from pretrain.base.errors import MachineError, UserError, nearest
+    from pretrain.faults.judge import Verdict, judge
     from pretrain.faults.scenarios import SCENARIOS, Chaos
     from pretrain.recipe.read import load
 
@@ -40,13 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--ranks {arguments.ranks}", expected="2 or more, of which one can fail")
     if load(arguments.recipe, overrides).run.checkpoints is not None:
         raise UserError("run.checkpoints is said", expected="none: what is damaged here lies in a folder of its own")
+    if not Path("/proc/self/task").exists():
+        raise MachineError("this system has no /proc, where the processes of ranks are found")
     file = Path(arguments.recipe)
     recipe = str(file.absolute()) if file.exists() else arguments.recipe
     chaos = Chaos(Path(FOLDER).absolute(), recipe, overrides, arguments.ranks)
     verdicts = []
     for name in names:
         one = SCENARIOS[name]
-        verdict = judge(name, one.expected, chaos.plain(one.layout), chaos.hurt(name))
+        plain = chaos.plain(one.layout)
+        try:
+            verdict = judge(name, one.expected, plain, chaos.hurt(name))
+        except (UserError, MachineError) as error:  # the other scenarios may go well
+            verdict = Verdict(name, "", 0.0, "", (str(error),))
         print(verdict.text, file=sys.stderr if arguments.json else sys.stdout, flush=True)
         verdicts.append(verdict)
     if arguments.json:

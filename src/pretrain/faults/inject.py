@@ -29,18 +29,19 @@ STRUCK = "struck"  # a file in the folder where one works: the harm is done
 def ranks_of(agent: int) -> dict[int, int]:
     """The processes of the ranks that an agent has started, by rank."""
     found = dict[int, int]()
-    for task in Path(f"/proc/{agent}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            with suppress(OSError):  # it ended meanwhile
+    for children in Path(f"/proc/{agent}/task").glob("*/children"):
+        with suppress(OSError):  # it ended meanwhile
+            for child in children.read_text().split():
                 said = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
                 found |= {int(one.removeprefix(b"RANK=")): int(child) for one in said if one.startswith(b"RANK=")}
     return found
 
 
-def slow_down(pid: int, goes_on: Callable[[], bool]) -> None:
-    """Stops and continues a process in a fast rhythm while `goes_on`."""
+def slow_down(pid: int, seconds: float) -> None:
+    """Stops and continues a process in a fast rhythm for so long."""
+    end = time.monotonic() + seconds
     with suppress(ProcessLookupError):
-        while goes_on():
+        while time.monotonic() < end:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(STOPPED_SECONDS)
             os.kill(pid, signal.SIGCONT)

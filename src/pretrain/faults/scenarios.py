@@ -21,6 +21,7 @@ from pretrain.faults import inject
 from pretrain.faults.judge import Expected, Facts, facts_of
 
 LOOK_SECONDS = 0.005  # between two looks of what the run has written
+RHYTHM_SECONDS = 1.0  # between two looks for what a log says of a slow rank
 MOST_SECONDS, TIMES = 300.0, 10  # in which a run ends: so many, and so many times what it takes without a fault
 STORE, OUTPUT = "store", "output.txt"
 
@@ -55,10 +56,8 @@ class Trial:
         """Waits until something is there. Raises UserError where the run ends before."""
         while not there():
             if all(one.poll() is not None for one in self.started):
-                shown = f"the run ended before {what}; see {self.folder / OUTPUT}"
-                raise UserError(
-                    shown, expected="a recipe that saves several times: train.checkpoint_every, train.steps"
-                )
+                shown, expected = f"the run ended before {what}", "a recipe that saves several times"
+                raise UserError(shown, where=str(self.folder / OUTPUT), expected=expected)
             time.sleep(LOOK_SECONDS)
 
     def until_saved(self, checkpoints: int = 1) -> None:
@@ -102,15 +101,16 @@ class Scenario:
 def end_node(agent: int) -> None:
     """A machine is gone: its agent and all its ranks, by SIGKILL."""
     for pid in (agent, *inject.ranks_of(agent).values()):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def blow(harm: Callable[[int], object], checkpoints: int = 1) -> Callable[[Trial], Sequence[int | None]]:
-    """A harm to the process of the last rank, once there are checkpoints."""
+def blow(harm: Callable[[int], object]) -> Callable[[Trial], Sequence[int | None]]:
+    """A harm to the process of the last rank, after the first checkpoint."""
 
     def act(trial: Trial) -> Sequence[int | None]:
         agent = trial.start()
-        trial.until_saved(checkpoints)
+        trial.until_saved()
         harm(trial.last(agent))
         return [trial.end(agent)]
 
@@ -137,7 +137,8 @@ def interrupted_save(trial: Trial) -> Sequence[int | None]:
         leading = inject.ranks_of(agent).get(0)
         trial.until(partial, "a save was interrupted")
         if leading is not None:
-            os.kill(leading, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(leading, signal.SIGKILL)
             if partial():
                 return [trial.end(agent)]
 
@@ -157,8 +158,9 @@ def slow(trial: Trial) -> Sequence[int | None]:
     """A rank that is often stopped for a moment, until the log names it or the run ends."""
     agent = trial.start()
     trial.until_saved()
-    one = trial.started[-1]
-    inject.slow_down(trial.last(agent), lambda: one.poll() is None and last(trial.run, Slow) is None)
+    one, pid = trial.started[-1], trial.last(agent)
+    while one.poll() is None and last(trial.run, Slow) is None:
+        inject.slow_down(pid, RHYTHM_SECONDS)
     return [trial.end(agent)]
 
 
@@ -167,7 +169,7 @@ def fewer(trial: Trial) -> Sequence[int | None]:
     with socket.socket() as one:
         one.bind(("localhost", 0))
         port = one.getsockname()[1]
-    options = ("--nodes", "1:2", "--meet", f"localhost:{port}", "--ranks", "1")
+    options = ("--nodes", "1:2", "--meet", f"localhost:{port}", "--ranks", str(trial.ranks // 2))
     agent = trial.start(*options)
     trial.until(lambda: _listens(port), "its agents met")  # the first agent to come is where they meet
     other = trial.start(*options)
@@ -188,6 +190,8 @@ def disk_full(trial: Trial) -> Sequence[int | None]:
     trial.until_saved()
     newest = max(trial.run.checkpoints.glob("step-*"), key=step_of)
     sizes = [path.stat().st_size for path in newest.glob(f"*{trial.ranks - 1:05d}.safetensors")]
+    if not sizes:
+        raise UserError("the last rank writes no part of a checkpoint", expected="a layout that shards")
     inject.fill_disk(trial.last(agent), max(sizes) // 2)
     return [trial.end(agent)]
 
