@@ -89,7 +89,7 @@ def main() -> int:
     rows = []
     for one in verdicts:
         ends = "does not hold: " + "; ".join(one["wrong"]) if one["wrong"] else f"holds: {one['weights']}"
-        told = one["named"].replace("|", "\\|")
+        told = one["named"].replace("|", "\\|").replace(f"{folder.resolve()}/", "")
         rows.append(f"| `{one['scenario']}` | {one['done']} | {told} | {one['lost_seconds']:.0f} | {ends} |\n")
     PAGE.write_text(HEAD.format(commit=commit, day=date.today(), **facts) + "".join(rows))
     return int(any(one["wrong"] for one in verdicts))
