@@ -11,11 +11,14 @@ import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from pretrain.base.extension import find
+from pretrain.parallel.layout import Layout
 from ranks import ranks
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "layouts.md"
 STEPS = 20
+AMONG = (Layout(shard=4, ep=2), Layout(shard=2, tp=2, ep=2), Layout(shard=2, cp=2, ep=2), Layout(shard=2, pp=2, ep=2))
 HEAD = """# Layouts
 
 Made by `make layouts` at commit {commit} on {day}, with torch {torch}: {steps} steps of AdamW on 4 gloo ranks in
@@ -28,11 +31,19 @@ The tests hold a part of this to 1e-11.
 """
 
 
+def layouts(family: str) -> list[Layout]:
+    """Those that are tried; experts are divided where there are any."""
+    from parallel.test_apply import LAYOUTS, MODELS
+
+    experts = "expert" in find("model.families", family).Config(**MODELS[family]).axes()
+    return [*LAYOUTS, *(AMONG if experts else ())]
+
+
 @ranks(4)
 def measured(family: str, place: str) -> None:
-    from parallel.test_apply import LAYOUTS, deviations
+    from parallel.test_apply import deviations
 
-    found = deviations(family, "adamw", torch.float64, STEPS, LAYOUTS)
+    found = deviations(family, "adamw", torch.float64, STEPS, layouts(family))
     every: list[list[float]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(every, found)
     if dist.get_rank() == 0:
@@ -44,12 +55,14 @@ def main() -> int:
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     facts = {"commit": commit.strip(), "day": date.today(), "torch": torch.__version__.partition("+")[0]}
-    lines = [f"| family | {' | '.join(map(str, LAYOUTS))} |", "|---" * (len(LAYOUTS) + 1) + "|"]
+    columns = [*LAYOUTS, *AMONG]
+    lines = [f"| family | {' | '.join(map(str, columns))} |", "|---" * (len(columns) + 1) + "|"]
     with tempfile.TemporaryDirectory() as folder:
         for family in sorted(MODELS):
             measured(family, place := f"{folder}/{family}.json")
             numbers = json.loads(Path(place).read_text())
-            lines.append(f"| `{family}` | {' | '.join(f'{number:.0e}' for number in numbers)} |")
+            cells = [f"{number:.0e}" for number in numbers] + ["–"] * (len(columns) - len(numbers))
+            lines.append(f"| `{family}` | {' | '.join(cells)} |")
             sys.stdout.write(f"{lines[-1]}\n")
     PAGE.write_text(HEAD.format(steps=STEPS, **facts) + "\n".join(lines) + "\n")
     return 0
