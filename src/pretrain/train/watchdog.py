@@ -31,7 +31,7 @@ from pretrain.events.log import Log
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.launch import HUNG, host
 
-TICK_SECONDS = 0.05  # between looks at what the main thread is in
+LOOKS, TICK_SECONDS = 5, 0.05  # between looks at what the main thread is in
 USUAL_STEPS, LEAST_SECONDS, TIMES = 32, 120.0, 20  # a hang is so many times the median of the last steps, and no less
 OUTSIDE = 15  # times longer may take what is no step: compiling in the first, evaluation, saving
 ANSWER_SECONDS = 10.0  # that the others have to say where they stand
@@ -124,7 +124,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         last, waits = time.monotonic(), True
-        while not self._end.wait(TICK_SECONDS):
+        while not self._end.wait(min(max(self.usual / LOOKS, TICK_SECONDS), 1.0)):  # a look costs half a millisecond
             now = time.monotonic()
             if self._began:
                 stand = self._stand()
