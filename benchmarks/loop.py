@@ -40,14 +40,14 @@ from pretrain.train.step import Steps
 BLOCK, SEQUENCE, VOCAB = 10, 512, 8192
 
 
-def random_rows(folder: Path, rows: int) -> Rows:
+def random_rows(folder: Path, rows: int, sequence: int = SEQUENCE, vocab: int = VOCAB) -> Rows:
     """Shards of random tokens."""
     draw = np.random.Generator(np.random.Philox(0))
-    writer = ShardWriter(folder, vocab_size=VOCAB, shard_tokens=2**22, end=0)
+    writer = ShardWriter(folder, vocab_size=vocab, shard_tokens=2**22, end=0)
     for i in range(rows + 1):
-        writer.add(f"{i:032x}", draw.integers(1, VOCAB, SEQUENCE - 1))
+        writer.add(f"{i:032x}", draw.integers(1, vocab, sequence - 1))
     writer.close()
-    return Rows(folder, SEQUENCE)
+    return Rows(folder, sequence)
 
 
 def side_by_side(rank: int, arguments: argparse.Namespace, folder: Path) -> None:

@@ -31,7 +31,7 @@ from pretrain.events.log import Log
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.launch import HUNG, host
 
-LOOKS, TICK_SECONDS = 5, 0.05  # between looks at what the main thread is in
+LOOKS, TICK_SECONDS = 5, 0.05  # at what the main thread is in: so many a step, so far apart at least
 USUAL_STEPS, LEAST_SECONDS, TIMES = 32, 120.0, 20  # a hang is so many times the median of the last steps, and no less
 OUTSIDE = 15  # times longer may take what is no step: compiling in the first, evaluation, saving
 ANSWER_SECONDS = 10.0  # that the others have to say where they stand
