@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, median_low
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import torch
 import torch.distributed as dist
@@ -66,7 +66,6 @@ class Watchdog:
         self._step, self._since, self._began = 0, time.monotonic(), 0.0  # began: 0 outside of a step
         self._own, self._lines, self._streaks = 0.0, Counter[str](), Counter[int]()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self._dump = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the thread
         self._places: list[tuple[str, int]] = []  # node and pid of each rank
 
     def __enter__(self) -> Self:
@@ -123,11 +122,15 @@ class Watchdog:
         return limit if self._began and self._seconds else limit * OUTSIDE
 
     def _watch(self) -> None:
+        with tempfile.TemporaryFile() as dump:
+            self._look(dump)
+
+    def _look(self, dump: IO[bytes]) -> None:
         last, waits = time.monotonic(), True
         while not self._end.wait(min(max(self.usual / LOOKS, TICK_SECONDS), 1.0)):  # a look costs half a millisecond
             now = time.monotonic()
             if self._began:
-                stand = self._stand()
+                stand = self._stand(dump)
                 if not waits:
                     self._own += now - last
                     self._lines[stand.line] += 1
@@ -137,21 +140,21 @@ class Watchdog:
             last, still = now, now - self._since
             folder = self._run.hangs / f"step-{self._step:08d}"
             if still > self._limit() or (still > (self._hang or LEAST_SECONDS) / 2 and folder.exists()):
-                self._ends_here(folder, still)
+                self._ends_here(folder, still, self._stand(dump))
 
-    def _stand(self) -> Stand:
+    def _stand(self, dump: IO[bytes]) -> Stand:
         # In C, at one stroke: frames that Python follows while another thread runs are gone under its hands (3.11).
-        self._dump.seek(0)
-        self._dump.truncate()
-        faulthandler.dump_traceback(self._dump)
-        self._dump.seek(0)
-        collective, line = standing(self._dump.read().decode(errors="replace"), self._main)
+        dump.seek(0)
+        dump.truncate()
+        faulthandler.dump_traceback(dump)
+        dump.seek(0)
+        collective, line = standing(dump.read().decode(errors="replace"), self._main)
         return Stand(self._ranks.number, host(), os.getpid(), self._step, collective, line)
 
-    def _ends_here(self, folder: Path, still: float) -> None:
+    def _ends_here(self, folder: Path, still: float, stand: Stand) -> None:
         """Says where this rank stands, and the first of those that do says it of all; then the process ends."""
         size, number = self._ranks.layout.ranks, self._ranks.number
-        write(folder / f"rank-{number:05d}.json", json.dumps(asdict(self._stand())))
+        write(folder / f"rank-{number:05d}.json", json.dumps(asdict(stand)))
         until = time.monotonic() + ANSWER_SECONDS
         while len(found := stands(folder)) < size and time.monotonic() < until and not self._end.wait(TICK_SECONDS):
             pass
