@@ -26,7 +26,7 @@ MUTANTS = [
     ("src/pretrain/model/transfer.py", "eps /= depth", "pass"),
     ("src/pretrain/model/transfer.py", "eps / fold)", "eps)"),
     ("src/pretrain/model/transfer.py", "spread * fold)", "spread)"),
-    ("src/pretrain/model/weights.py", '"zeros" else 1.0 if weight.std is None else weight.std)', '"zeros" else 1.0)'),
+    ("src/pretrain/model/weights.py", '"zeros" else 1.0 if said is None else said)', '"zeros" else 1.0)'),
     ("src/pretrain/optimizer/fused.py", "weight_decay / rate", "weight_decay"),
     ("src/pretrain/optimizer/fused.py", "eps * small", "eps"),
     ("src/pretrain/optimizer/kinds/muon.py", "in self.matrices], self.scales)", "in self.matrices], 1.0)"),

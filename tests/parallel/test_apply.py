@@ -8,7 +8,7 @@ import torch
 
 from pretrain.base.extension import find
 from pretrain.checkpoint.state import State
-from pretrain.model.folder import make
+from pretrain.model.folder import make, materialise, shell
 from pretrain.model.weights import expand, held, initialise, local
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.order.order import History, Segment
@@ -146,9 +146,13 @@ def step(
     module = find("model.families", family)
     config = module.Config(**MODELS[family])
     rows = module.weights(config)
-    model = make(module, config).to(dtype)
-    initialise(model, rows, 0.3, 0)
+    model = (make if on.alone else shell)(module, config).to(dtype)
+    if on.alone:
+        initialise(model, rows, 0.3, 0)
     rows = on.apply(model, rows, config.axes())
+    if not on.alone:
+        materialise(model, rows, "cpu")
+        on.draw(model, rows, config.axes(), 0.3, 0)
     wholly = [] if on.alone else [on.wholly(rows, config.axes())]
     moves = OPTIMIZERS[optimizer]().build(model, rows, *wholly)
     state = State(model, rows, moves, 0, 0, History((Segment(0, {"a": 1.0}, {}),)), config.axes(), on)

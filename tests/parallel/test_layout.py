@@ -1,5 +1,7 @@
 """Property and closed form: layouts multiply to their ranks or are refused with what would do; boxes tile a weight."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from pretrain.base.errors import UserError
 from pretrain.model.weights import Weight
 from pretrain.parallel.layout import Layout, asked, refuse, settle
-from pretrain.parallel.pieces import boxes, divided, ranges
+from pretrain.parallel.pieces import boxes, divided, paste, ranges
 from pretrain.recipe.parallel import Parallel
 
 AXES = {"embed": (12, 1), "q": (4, 3), "kv": (2, 3), "mlp": (8, 1), "vocab": (10, 1)}
@@ -16,6 +18,7 @@ MUTANTS = [
     ("src/pretrain/parallel/pieces.py", "start + rank * share, start", "rank * share, start"),
     ("src/pretrain/parallel/pieces.py", "low + begin - at, begin - first", "low + begin - at, begin"),
     ("src/pretrain/parallel/layout.py", "if layout.fold % n == 0]", "]"),
+    ("src/pretrain/parallel/pieces.py", "low - first for low,", "low for low,"),
     ("src/pretrain/parallel/layout.py", "if rows % layout.data:", "if rows % layout.shard:"),
 ]
 
@@ -77,8 +80,12 @@ def test_a_recipe_says_how_many_ranks_share_the_experts() -> None:
     assert str(asked(Parallel(ep=4, tp=2), 16)) == "replicate 1 · shard 8 · tp 2 · ep 4"
 
 
-@given(st.sampled_from(["embed", "q+kv+kv embed", "embed q", "vocab embed", "mlp embed"]), st.integers(1, 5))
-def test_the_boxes_of_all_ranks_tile_a_weight(axes: str, shard: int) -> None:
+@given(
+    st.sampled_from(["embed", "q+kv+kv embed", "embed q", "vocab embed", "mlp embed"]),
+    st.integers(1, 5),
+    st.integers(0, 7),
+)
+def test_the_boxes_of_all_ranks_tile_a_weight(axes: str, shard: int, cut: int) -> None:
     weight = Weight("w", "w", axes)
     shape = weight.shape(AXES)
     whole = torch.arange(1, 1 + torch.Size(shape).numel()).view(shape)
@@ -89,8 +96,12 @@ def test_the_boxes_of_all_ranks_tile_a_weight(axes: str, shard: int) -> None:
         each = -(-len(own) // shard)
         for place in range(shard):
             first, last = min(place * each, len(own)), min((place + 1) * each, len(own))
-            piece = own[first:last]
-            for box in boxes(shape, dim, parts, first, last):
+            piece, blocks = own[first:last], boxes(shape, dim, parts, first, last)
+            filled = torch.zeros_like(piece)
+            for part in (slice(0, cut), slice(cut, shape[0] - 1), shape[0] - 1):
+                paste(filled, blocks, shape, (part,), partial(whole.__getitem__, part))
+            assert torch.equal(filled, piece)
+            for box in blocks:
                 assert torch.equal(box.of_whole(whole), box.of_own(piece))
                 box.of_whole(seen).add_(1)
     assert (seen == 1).all()

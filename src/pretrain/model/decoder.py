@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         self.norm = norm
         self.head = Head(width, vocab, bias=head_bias, softcap=softcap)
         # A buffer, so that it is rounded to the dtype of the embeddings, as the published implementation does.
-        scale = None if embed_scale is None else torch.tensor(embed_scale)
+        scale = None if embed_scale is None else torch.tensor(embed_scale, device="cpu")
         self.register_buffer("embed_scale", scale, persistent=False)
         self.hidden_scale = hidden_scale
         self.ahead = nn.ModuleList()  # model/ahead.py fills it

@@ -1,7 +1,7 @@
 """A released folder in the ecosystem's own format, and back: config.json and safetensors, whole or in shards."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pretrain.base.files import write
 from pretrain.model.config import CONFIG, IS_CAUSAL, read_config, to_json
 from pretrain.model.tensor_files import SHARD_BYTES, Tensors, write_tensors
-from pretrain.model.weights import cast, check, export, load, matched, tie
+from pretrain.model.weights import Weight, cast, check, export, load, matched, tie
 
 GENERATION = "generation_config.json"
 
@@ -27,9 +27,15 @@ def make(family: ModuleType, config: Any) -> nn.Module:
 
 
 def shell(family: ModuleType, config: Any) -> nn.Module:
-    """The module on the meta device: shapes without memory."""
+    """The module on the meta device: shapes without memory, but for what is no weight (frequencies)."""
     with torch.device("meta"):
         return make(family, config)
+
+
+def materialise(module: nn.Module, rows: Sequence[Weight], device: str) -> None:
+    """Gives weights without memory some on a device, with no numbers yet; what has its numbers moves there."""
+    module._apply(lambda one: torch.empty_like(one, device=device) if one.is_meta else one.to(device))
+    tie(module, rows)
 
 
 def write_folder(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from pretrain.base.errors import UserError, nearest
 from pretrain.base.random import key
 
+Place = tuple[int | slice, ...]  # of a part of a whole tensor, along its first dimensions
 Axis = tuple[int, int]  # a count and a grain: kv = (8 heads, 128 wide)
 Group = Literal["matrix", "embedding", "vector"]
 Draw = Literal["normal", "fan_in", "zeros", "ones"]
@@ -94,7 +96,7 @@ class Weight:
         """Its size along each axis."""
         return tuple(sum(segments(name, axes)) for name in self.axes.split())
 
-    def pieces(self, axes: Mapping[str, Axis]) -> Iterator[tuple[str, tuple[int | slice, ...]]]:
+    def pieces(self, axes: Mapping[str, Axis]) -> Iterator[tuple[str, Place]]:
         """(a name in the file, the place of that tensor in ours)."""
         apart = "{e}" in self.files[0]
         joined = self.axes.split()[apart]
@@ -164,34 +166,42 @@ def tie(module: nn.Module, rows: Sequence[Weight]) -> None:
 
 
 def initialise(module: nn.Module, rows: Sequence[Weight], std: float, seed: int) -> None:
-    """Draws every weight as its row says: each from a generator of its own, keyed by seed and name, experts each.
+    """Draws every weight of a whole module."""
+    with torch.no_grad():
+        for weight in expand(rows):
+            if weight.tied is None:
+                tensor = held(module, weight.name)
+                for part, draw in draws(weight, tuple(tensor.shape), std, seed):
+                    tensor[part].copy_(draw())
+
+
+def draws(
+    weight: Weight, shape: tuple[int, ...], std: float, seed: int
+) -> Iterator[tuple[Place, Callable[[], Tensor]]]:
+    """(the place of a part of a whole weight of `shape`, what draws it), as its row says: each from a generator of its
+    own, keyed by seed and name, experts each.
 
     So a weight does not depend on the order of drawing, on its neighbours or on the layout.
     """
-    with torch.no_grad():
-        for weight in expand(rows):
-            if weight.tied is not None:
-                continue
-            tensor = held(module, weight.name)
-            draw = weight.drawn
-            if draw in ("zeros", "ones"):
-                tensor.fill_(0.0 if draw == "zeros" else 1.0 if weight.std is None else weight.std)
-                continue
-            spread = std if weight.std is None else weight.std
-            if draw == "fan_in":
-                spread = (1.0 if weight.std is None else weight.std) * tensor.shape[-1] ** -0.5
-            for tag, part in _drawn_apart(weight, tensor):
-                part.copy_(_normal(part.shape, weight.cut, key(seed, "initialise", weight.name, *tag)) * spread)
+    tag = (seed, "initialise", weight.name)
+    if not weight.stacked:
+        yield (), partial(_drawn, weight, shape, std, key(*tag))
+        return
+    for e in range(shape[0]):
+        yield (e,), partial(_drawn, weight, shape[1:], std, key(*tag, e))
 
 
-def _drawn_apart(weight: Weight, tensor: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    if weight.stacked:
-        yield from (((e,), part) for e, part in enumerate(tensor))
-    else:
-        yield (), tensor
+def _drawn(weight: Weight, shape: tuple[int, ...], std: float, word: int) -> Tensor:
+    draw, said = weight.drawn, weight.std
+    if draw in ("zeros", "ones"):
+        return torch.full(shape, 0.0 if draw == "zeros" else 1.0 if said is None else said)
+    spread = std if said is None else said
+    if draw == "fan_in":
+        spread = (1.0 if said is None else said) * shape[-1] ** -0.5
+    return _normal(shape, weight.cut, word) * spread
 
 
-def _normal(shape: torch.Size, cut: float | None, word: int) -> Tensor:
+def _normal(shape: tuple[int, ...], cut: float | None, word: int) -> Tensor:
     generator = torch.Generator().manual_seed(word & (2**63 - 1))
     if cut is None:
         return torch.randn(shape, generator=generator)
@@ -207,8 +217,8 @@ def load(
 ) -> None:
     """Fills a module from tensors under the file's names, one at a time. Raises UserError as `matched` does."""
     with torch.no_grad():
-        for _, weight, ours, value in matched(module, rows, axes, tensors, where):
-            ours.copy_(value.mT if weight.transpose else value)
+        for _, weight, place, value in matched(module, rows, axes, tensors, where):
+            held(module, weight.name)[place].copy_(value.mT if weight.transpose else value)
 
 
 def matched(
@@ -217,8 +227,9 @@ def matched(
     axes: Mapping[str, Axis],
     tensors: Mapping[str, Tensor],
     where: Callable[[str], str],
-) -> Iterator[tuple[str, Weight, Tensor, Tensor]]:
-    """(the file's name, its row, our tensor, the file's), one at a time; `where` says in which file a tensor lies.
+) -> Iterator[tuple[str, Weight, Place, Tensor]]:
+    """(the file's name, its row, its place in our weight, the tensor), one at a time; `where` says in which file a
+    tensor lies. The module need not have memory.
 
     Raises UserError where one is missing, of another shape, not finite, unclaimed, or not what it is tied to.
     """
@@ -239,7 +250,7 @@ def matched(
         _demand(ours, weight, found, value, where(found))
         named[weight.name] = found
         if weight.tied is None:
-            yield name, weight, ours, value
+            yield name, weight, place, value
         elif not torch.equal(value, tensors[named[weight.tied]].to(value.dtype)):
             what = f"tensor {found} differs from {named[weight.tied]}, to which config.json ties it"
             raise UserError(what, where=where(found), expected="one and the same")

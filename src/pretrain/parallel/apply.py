@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from pretrain.model.layers.experts import Experts
-from pretrain.model.weights import Axis, Weight, expand, local
+from pretrain.model.weights import Axis, Place, Weight, draws, expand, held, local
 from pretrain.parallel.context import divide
 from pretrain.parallel.expert import spread
 from pretrain.parallel.layout import Layout
 from pretrain.parallel.links import all_gather, reduce_scatter
-from pretrain.parallel.pieces import Box, boxes, divided, numbers, ranges
+from pretrain.parallel.pieces import Box, boxes, divided, numbers, paste, ranges
 from pretrain.parallel.pieces import whole as everything
 from pretrain.parallel.pipeline import BEFORE, Stages, Step, Way, join, split, sum_copies
 from pretrain.parallel.tensor import share
@@ -241,6 +241,24 @@ class Ranks:
         """A function of a weight's name and this rank's part of it: the numbers of its elements in the whole weight."""
         weights = {weight.name: weight for weight in trained(rows)}
         return lambda name, own: numbers(weights[name].shape(axes), self.boxes(weights[name], axes), own)
+
+    def draw(self, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], std: float, seed: int) -> None:
+        """Draws what this rank holds, the same numbers as `initialise` on one rank."""
+        for weight in (weight for weight in rows if weight.tied is None):
+            for place, make in draws(weight, weight.shape(axes), std, seed):
+                self.paste(model, weight, axes, place, make)
+
+    def paste(
+        self,
+        model: nn.Module,
+        weight: Weight,
+        axes: Mapping[str, Axis],
+        place: Place,
+        make: Callable[[], Tensor],
+    ) -> None:
+        """Fills what this rank holds of a part of a whole weight; the part is made only where it holds any."""
+        with torch.no_grad():
+            paste(local(held(model, weight.name)), self.boxes(weight, axes), weight.shape(axes), place, make)
 
     def boxes(self, weight: Weight, axes: Mapping[str, Axis]) -> list[Box]:
         """Which blocks of the whole weight this rank holds."""

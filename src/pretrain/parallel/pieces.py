@@ -1,12 +1,12 @@
 """Which part of a weight a rank holds: boxes of the whole tensor, and where they lie in the rank's own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pretrain.model.weights import Axis, Weight, segments
+from pretrain.model.weights import Axis, Place, Weight, segments
 from pretrain.parallel.layout import SHARDED
 
 Ranges = list[tuple[int, int]]  # half-open, of one dimension of the whole tensor
@@ -27,6 +27,25 @@ class Box:
     def of_own(self, own: Tensor) -> Tensor:
         """Its view of the rank's own."""
         return own[tuple(slice(a, a + n) for a, n in zip(self.at, self.size, strict=True))]
+
+
+def paste(own: Tensor, blocks: Sequence[Box], shape: Sequence[int], place: Place, make: Callable[[], Tensor]) -> None:
+    """Copies what a rank holds of the part of a whole tensor of `shape` that is at a place; it is made only then."""
+    spans = [
+        (at, at + 1) if isinstance(at, int) else at.indices(size)[:2] for at, size in zip(place, shape, strict=False)
+    ]
+    spans += [(0, size) for size in shape[len(place) :]]
+    made: Tensor | None = None
+    for box in blocks:
+        lows = [max(low, start) for (low, _), start in zip(spans, box.start, strict=True)]
+        highs = [min(high, start + n) for (_, high), start, n in zip(spans, box.start, box.size, strict=True)]
+        if all(low < high for low, high in zip(lows, highs, strict=True)):
+            made = make().reshape([high - low for low, high in spans]) if made is None else made
+            size = tuple(high - low for low, high in zip(lows, highs, strict=True))
+            source = tuple(low - first for low, (first, _) in zip(lows, spans, strict=True))
+            target = tuple(at + low - start for at, low, start in zip(box.at, lows, box.start, strict=True))
+            both = Box(source, target, size)
+            both.of_own(own).copy_(both.of_whole(made))
 
 
 def whole(shape: Sequence[int]) -> Box:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.checkpoint.state import State
-from pretrain.model.folder import shell
+from pretrain.model.folder import materialise, shell
 from pretrain.model.layers.experts import Experts
 from pretrain.model.weights import expand, held, local
 from pretrain.order.batch import Batch, Vocabulary
@@ -83,7 +83,7 @@ def rehearse(
         recompute(model, section.recompute, (section.activation_bytes or 0) / kept)
         watch = Watch(ranks)
         with FakeTensorMode(allow_non_fake_inputs=True), watch:
-            model.to_empty(device="cpu")
+            materialise(model, rows, "cpu")
             optimizer = section.optimizer.bind().build(model, rows, ranks.wholly(rows, axes))
             history = History((Segment(0, {"none": 1.0}, {}),))
             state = State(model, rows, optimizer, 0, 0, history, axes, ranks)

@@ -152,9 +152,6 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     data, section = work.data(), work.recipe.train
     work.divide()
     check_health(work)
-    state = work.state(data)
-    if work.wide:
-        work.report(stays_wide(work.wide, work.policy))
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
     layout = work.ranks.layout
@@ -171,7 +168,9 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     if before and before["threads"] != threads:
         text = f"{threads} threads instead of {before['threads']}: the last bits of what follows will differ"
         work.report(Notice("warning", text))
-    resume(work, state)
+    state = begin(work, data)
+    if work.wide:
+        work.report(stays_wide(work.wide, work.policy))
     further, axes = work.objective.ahead, work.config.axes()
     table = state.rows if work.ranks.layout.pp == 1 else work.rows  # a stage has rows of its own only
     rows = [*table, *[row for row in work.rows if row.name == "head.weight"] * further]
@@ -287,25 +286,27 @@ def compiles(work: Work, peak_seconds: float) -> bool:
     return compiled
 
 
-def resume(work: Work, state: State) -> None:
-    """Takes over the newest whole checkpoint, if there is one; names those that are damaged."""
+def begin(work: Work, data: Data) -> State:
+    """The newest whole checkpoint's, if there is one, or fresh weights; names checkpoints that are damaged."""
     found, damaged = checkpoints.newest(work.checkpoints, work.ranks)
     for path, error in damaged.items() if work.ranks.leads else ():
         aside = checkpoints.set_aside(path)
         work.report(Notice("warning", f"a checkpoint is damaged, and set aside as {aside.name}: {error}"))
     if damaged and found is None:
         work.report(Notice("warning", "no whole checkpoint is left: training begins again"))
+    state = work.state(data, filled=found is None)
     if found is not None:
         if "train" not in work.remembered and work.recipe.run.checkpoints is not None:
             raise UserError("checkpoints of another run", where=str(found), expected="another run.name for this one")
         checkpoints.load(found, state)
         layouts = str(work.ranks.layout), checkpoints.layout_of(found)
         work.report(Resumed(state.step, state.position, str(found), *layouts))
+    return state
 
 
 def trained_state(work: Work) -> State:
     """The state after the last step."""
-    state = work.state(work.data())
+    state = work.state(work.data(), filled=False)
     checkpoints.load(last_of(work), state)  # read back when it was written, or by is_trained
     state.model.float().eval()  # what is bfloat16 is so exactly
     return state

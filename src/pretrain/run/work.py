@@ -1,7 +1,7 @@
 """What train, evaluate and release share."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from pretrain.corpus.document import Document
 from pretrain.events.kinds import Notice
 from pretrain.model.ahead import add_ahead
 from pretrain.model.extend import Grown
-from pretrain.model.folder import make
+from pretrain.model.folder import materialise, shell
 from pretrain.model.narrow import narrowed
 from pretrain.model.tensor_files import Tensors
 from pretrain.model.transfer import transferred
-from pretrain.model.weights import Weight, initialise, load
+from pretrain.model.weights import Weight, expand, matched
 from pretrain.objective.objective import Objective
 from pretrain.optimizer.optimizer import here
 from pretrain.order.batch import Data, Vocabulary, doublings
@@ -195,20 +195,24 @@ class Work:
         seen = learned({name: cut.folder for name, cut in self.context.cuts.items()})
         return (document for document in self.cut.documents("held_out") if document.id not in seen)
 
-    def state(self, data: Data) -> State:
-        """Fresh weights from the seed, or a published folder's; nothing learned yet."""
-        model = make(self.family, self.config)
-        if self.recipe.model.from_ is not None:
-            self._fill(model, Path(self.recipe.model.from_))
-        else:
-            initialise(model, self.rows, self.config.initializer_range, self.recipe.run.seed)
+    def state(self, data: Data, *, filled: bool = True) -> State:
+        """This rank's part of fresh weights from the seed, or of a published folder's; nothing learned yet. If they are
+        not filled, a checkpoint is to do it."""
+        model = shell(self.family, self.config)  # no rank ever has memory for all of it
         looks = self.objective.ahead or len(getattr(model, "ahead", ()))
-        further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
-        initialise(model, further, self.config.initializer_range, self.recipe.run.seed)
-        model.to(self.device)
+        with torch.device("meta"):
+            further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
         rows, axes = [*self.rows, *further], self.config.axes()
         self.wide = narrowed(model, rows, axes, self.policy, dict.fromkeys(SHARDED, self.ranks.layout.tp))
         rows = self.ranks.apply(model, rows, axes)
+        materialise(model, rows, self.device)
+        folder = self.recipe.model.from_
+        theirs = {weight.name for weight in expand(self.rows)} if folder is not None else set()
+        if filled:
+            own = [weight for weight in rows if weight.name not in theirs]
+            self.ranks.draw(model, own, axes, self.config.initializer_range, self.recipe.run.seed)
+        if filled and folder is not None:
+            self._read(model, rows, Path(folder))
         train, layout = self.recipe.train, self.ranks.layout
         kept = schedule.waiting(self.ranks.place("pp"), layout.pp, passes(train, layout), layout.chunks) / layout.chunks
         recompute(model, train.recompute, (train.activation_bytes or 0) / kept, partial(self.ranks.most, among="copy"))
@@ -220,11 +224,16 @@ class Work:
         )
         return State(model, rows, optimizer, 0, 0, data.order.history, axes, self.ranks)
 
-    def _fill(self, model: nn.Module, folder: Path) -> None:
-        """The weights of a released folder, with rows for new ids; `completed` has seen that the rest fits."""
+    def _read(self, model: nn.Module, rows: Sequence[Weight], folder: Path) -> None:
+        """Of a released folder, with rows for new ids; `completed` has seen that the rest fits."""
+        axes, here = self.config.axes(), {weight.name for weight in rows}
         tensors = Tensors(folder, getattr(self.family, "IGNORED", ()))
         grown = Grown(tensors, self.rows, self.config.vocab_size, self.recipe.run.seed)
-        load(model, self.rows, self.config.axes(), grown, tensors.where)
+        whole = shell(self.family, self.config)
+        for _, weight, place, value in matched(whole, self.rows, axes, grown, tensors.where):
+            if weight.name in here:
+                part = value.mT if weight.transpose else value
+                self.ranks.paste(model, weight, axes, place, partial(torch.as_tensor, part))
 
     def steps(self, model: nn.Module, *, compiled: bool) -> Steps:
         """What every step shares."""

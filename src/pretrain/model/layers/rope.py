@@ -86,7 +86,7 @@ class RopeScaling:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, 2 * pairs - 1)
         high = high + 0.001 if low == high else high
-        ramp = (torch.arange(pairs, dtype=torch.float32) - low) / (high - low)
+        ramp = (torch.arange(pairs, dtype=torch.float32, device="cpu") - low) / (high - low)
         return 1 - ramp.clamp(0, 1)
 
 
@@ -97,7 +97,7 @@ def temperature(factor: float, weight: float = 1.0) -> float:
 
 def frequencies(width: int, theta: float, scaling: RopeScaling | None) -> Tensor:
     """Radians a position, float32 [width / 2]."""
-    plain = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    plain = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width)
     return plain if scaling is None else scaling.stretch(plain, theta)
 
 
