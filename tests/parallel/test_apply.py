@@ -15,6 +15,7 @@ from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks, trained
 from pretrain.parallel.layout import Layout
 from pretrain.precision.policy import Policy
+from pretrain.train.recompute import What, recompute
 from pretrain.train.step import Steps, losses, sum_of, train_step
 from ranks import ranks
 
@@ -140,7 +141,13 @@ def batch(rank: int = 0, ranks: int = 1) -> Batch:
 
 
 def step(
-    family: str, on: Ranks, optimizer: str, dtype: torch.dtype, steps: int, documents: bool = True
+    family: str,
+    on: Ranks,
+    optimizer: str,
+    dtype: torch.dtype,
+    steps: int,
+    documents: bool = True,
+    again: What = "none",
 ) -> tuple[State, list[float], dict[str, torch.Tensor]]:
     """The state after some steps, their losses and norms, and this rank's gradients of the last."""
     module = find("model.families", family)
@@ -153,6 +160,7 @@ def step(
     if not on.alone:
         materialise(model, rows, "cpu")
         on.draw(model, rows, config.axes(), 0.3, 0)
+    recompute(model, again)
     wholly = [] if on.alone else [on.wholly(rows, config.axes())]
     moves = OPTIMIZERS[optimizer]().build(model, rows, *wholly)
     state = State(model, rows, moves, 0, 0, History((Segment(0, {"a": 1.0}, {}),)), config.axes(), on)
@@ -210,11 +218,18 @@ def test_in_float32_as_well() -> None:
 
 
 def deviations(
-    family: str, optimizer: str, dtype: torch.dtype, steps: int, layouts: Sequence[Layout], *, documents: bool = True
+    family: str,
+    optimizer: str,
+    dtype: torch.dtype,
+    steps: int,
+    layouts: Sequence[Layout],
+    *,
+    documents: bool = True,
+    again: What = "none",
 ) -> list[float]:
     """Of each layout, the largest relative difference from one process: of any loss or norm, and of any weight's
     gradient or value by the largest of that tensor. What is zero but for rounding, as BERT's biases of keys are, is
-    held to a thousandth of the largest of all."""
+    held to a thousandth of the largest of all. The layouts compute `again` what is said, one process nothing."""
     alone, expected, gradients = step(family, Ranks(), optimizer, dtype, steps, documents)
     axes = find("model.families", family).Config(**MODELS[family]).axes()
     values = {name: held(alone.model, name).detach() for name in gradients}
@@ -222,7 +237,7 @@ def deviations(
     out = []
     for layout in layouts:
         on = Ranks.of(layout, "cpu")
-        state, seen, own = step(family, on, optimizer, dtype, steps, documents)
+        state, seen, own = step(family, on, optimizer, dtype, steps, documents, again)
         found = [abs(a - b) / max(abs(b), 1e-3) for a, b in zip(seen, expected, strict=True)]
         for weight in expand(state.rows):
             if weight.buffer:

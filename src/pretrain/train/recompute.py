@@ -8,10 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from pretrain.base.errors import UserError
-from pretrain.model.layers.experts import Experts
 from pretrain.parallel.pipeline import Elsewhere
 
 What = Literal["none", "selective", "full", "budget"]
@@ -26,11 +25,7 @@ PRODUCTS = (
 def recompute(model: nn.Module, what: What, budget: float = 0.0, most: Callable[[int], int] = lambda own: own) -> None:
     """Sets what each block of a model computes again: nothing, all but matrix products and attention, all; or all in
     the last blocks and nothing in the first, of which about `budget` bytes are kept. `most` is the largest that a rank
-    says, of those that must compute alike, since blocks speak while they compute. Raises UserError where a block
-    gathers experts while it runs: that is no operation to repeat from what was kept."""
-    apart = any(isinstance(module, Experts) and module.dispatch is not None for module in model.modules())
-    if what == "selective" and apart:
-        raise UserError('train.recompute = "selective" with parallel.ep > 1', expected='"none" or "full" or "budget"')
+    says, of those that must compute alike, since blocks speak while they compute."""
     here = [block for block in model.blocks if not isinstance(block, Elsewhere)]  # type: ignore[union-attr]
     for layer, block in enumerate(here if what != "none" else ()):
         forward: Callable[..., Any] = block.forward
@@ -39,7 +34,7 @@ def recompute(model: nn.Module, what: What, budget: float = 0.0, most: Callable[
         elif what == "full":
             block.forward = partial(again, forward)
         else:
-            block.forward = partial(again, forward, context_fn=partial(create_selective_checkpoint_contexts, _chosen))
+            block.forward = partial(again, forward, context_fn=_contexts)
 
 
 def again(forward: Callable[..., Any], *given: Any, **how: Any) -> Any:
@@ -47,6 +42,27 @@ def again(forward: Callable[..., Any], *given: Any, **how: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*given)
     return checkpoint(forward, *given, use_reentrant=False, preserve_rng_state=False, **how)
+
+
+class Products(TorchDispatchMode):
+    """Shows `kept`, torch's mode of a second pass, the products alone. It counts every operation and wants no more than
+    in the first, but FSDP, where it gathers a part of a block by itself, does more (torchtitan's issue 3427)."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, kept: Any) -> None:
+        super().__init__()
+        self.kept = kept
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """As torch's mode does: what was compiled in the first pass is in the second."""
+        return True
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _product(operation):
+            return self.kept.__torch_dispatch__(operation, types, args, kwargs)
+        return operation(*args, **(kwargs or {}))
 
 
 class Budget:
@@ -83,6 +99,15 @@ def measured(module: nn.Module, forward: Callable[..., Any], *given: Any) -> int
     return sum(kept.values())
 
 
+def _contexts() -> tuple[Any, Any]:
+    """Modes of the first pass and of the second."""
+    first, second = create_selective_checkpoint_contexts(_chosen)
+    return first, second if torch.compiler.is_compiling() else Products(second)
+
+
 def _chosen(context: Any, operation: Any, *given: Any, **how: Any) -> CheckpointPolicy:
-    name = operation.__name__.partition(".")[0] if operation.namespace == "aten" else ""
-    return CheckpointPolicy.MUST_SAVE if name in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if _product(operation) else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _product(operation: Any) -> bool:
+    return operation.namespace == "aten" and operation.__name__.partition(".")[0] in PRODUCTS
