@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # a layout is settled before torch is imported
     from pretrain.model.weights import Axis
     from pretrain.recipe.parallel import Parallel
 
-SHARDED = ("vocab", "q", "kv", "o", "mlp", "expert_mlp", "shared_mlp")  # axes that tensor parallelism divides
+# Axes that tensor parallelism divides.
+SHARDED = ("vocab", "q", "kv", "heads", "o", "mlp", "expert_mlp", "expert_pair", "shared_mlp")
 SIZES = ("pp", "replicate", "shard", "cp", "tp")  # whose product is the number of ranks, the slowest link first
 # Three views of the same ranks in the same order. A copy of the model lies, between steps, on the ranks of shard and of
 # cp alike: its `fold`. Experts are divided among ep of these, and each ep-th lies on the rest of them, `expert_shard`.

@@ -37,6 +37,11 @@ def joined(x: Tensor, group: ProcessGroup) -> Tensor:
     return torch.cat(parts, -1)
 
 
+def once(x: Tensor, group: ProcessGroup) -> Tensor:
+    """What all ranks have, on the first of them alone, and zero on the others, whose gradient is zero too."""
+    return x * (group.rank() == 0)
+
+
 def mean(x: Tensor, group: ProcessGroup) -> Tensor:
     """The mean over ranks, which each of them goes on with; backward averages too."""
     return _Mean.apply(x, group)

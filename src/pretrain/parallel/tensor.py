@@ -7,6 +7,7 @@ rank's part is another's: `apply.py` sums them.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from pretrain.model.decoder import Head
 from pretrain.model.layers.experts import Experts
 from pretrain.model.layers.norm import RMSNorm
 from pretrain.model.weights import Axis, Weight, expand, held, tie
-from pretrain.parallel.links import gather, joined, mean, scatter_sum
+from pretrain.parallel.links import gather, joined, mean, once, scatter_sum
 from pretrain.parallel.pieces import Ranges, divided, ranges
 from pretrain.precision.linear import ScaledLinear, scaled_linear
 
@@ -80,8 +81,11 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
     for weight in expand(rows):
         dim = divided(weight)
         if dim is None and weight.stacked:
-            what = f"{weight.name} has no axis of the experts' insides, so every rank would compute all of it"
-            raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
+            stacks: Any = model.get_submodule(weight.name.rpartition(".")[0])
+            if not hasattr(stacks, "once"):
+                what = f"{weight.name} has no axis of the experts' insides, so every rank would compute all of it"
+                raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
+            stacks.once = partial(once, group=group)
         if dim is None or weight.tied is not None:
             continue
         keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)

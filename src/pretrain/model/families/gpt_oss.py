@@ -1,5 +1,6 @@
 """gpt-oss (OpenAI 2025, arXiv 2508.10925): alternate windows with learned sinks, biased experts with a clamped gate."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -114,7 +115,8 @@ def weights(c: Config) -> list[Weight]:
 
 class Clamped(nn.Module):
     """A stack of gated units with biases: down(g · sigmoid(alpha · g) · (u + 1)), g at most `limit`, u within ±limit;
-    the rows of `gate_up` are gates and ups in turn."""
+    the rows of `gate_up` are gates and ups in turn. `once` is the seam of ranks that have a part of every expert each
+    and add up what they make: of a bias that all of them have, it leaves one."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -125,6 +127,7 @@ class Clamped(nn.Module):
         self.down = nn.Parameter(torch.empty(experts, width, inner))
         self.down_bias = nn.Parameter(torch.empty(experts, width))
         self.scaled: dict[str, Scaling] = {}
+        self.once: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Rows [n, embed] sorted by expert; counts [experts] say how many each has."""
@@ -134,7 +137,8 @@ class Clamped(nn.Module):
         gate, up = pairs.unflatten(-1, (-1, 2)).unbind(-1)
         gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         inner = gate * torch.sigmoid(self.alpha * gate) * (up + 1)
-        return grouped(inner, self.down, counts, self.scaled.get("down")) + self.down_bias.repeat_interleave(counts, 0)
+        bias = self.down_bias if self.once is None else self.once(self.down_bias)
+        return grouped(inner, self.down, counts, self.scaled.get("down")) + bias.repeat_interleave(counts, 0)
 
 
 class Block(nn.Module):
