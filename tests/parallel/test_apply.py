@@ -96,6 +96,7 @@ MODELS = {
     ),
     "gpt_oss": {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 6},
     "gpt2": dict(vocab_size=48, n_embd=24, n_layer=2, n_head=4, n_positions=16),
+    "nimble": {**ENCODER, "gram_buckets": 40},
     "bert": ENCODER,
     "roberta": {**ENCODER, "max_position_embeddings": 18},
     "modernbert": {**ENCODER, "local_attention": 6, "global_attn_every_n_layers": 2},

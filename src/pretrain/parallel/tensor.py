@@ -75,23 +75,20 @@ class Vocabulary:
 
 
 def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], group: ProcessGroup) -> None:
-    """Leaves a rank its part of every divided weight, and puts the links between. Raises UserError for a block whose
-    matrices have no module of their own."""
+    """Leaves a rank its part of every divided weight, and puts the links between. Raises UserError for a stack of
+    experts of which all would compute the same."""
     regions: dict[str, nn.Module] = {}
     for weight in expand(rows):
         dim = divided(weight)
-        if dim is None and weight.stacked:
-            stacks: Any = model.get_submodule(weight.name.rpartition(".")[0])
-            if not hasattr(stacks, "once"):
-                what = f"{weight.name} has no axis of the experts' insides, so every rank would compute all of it"
-                raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
-            stacks.once = partial(once, group=group)
-        if dim is None or weight.tied is not None:
+        if weight.tied is not None:
             continue
-        keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)
         name, _, _ = weight.name.rpartition(".")
         parent, _, last = name.rpartition(".")
         module, owner = model.get_submodule(name), model.get_submodule(parent)
+        if dim is None:
+            _whole(module, weight, group)
+            continue
+        keep(model, weight, ranges(weight, axes, dim, group.rank(), group.size()), dim)
         if weight.group == "matrix":
             _scale_together(module, weight, dim, group)
         if isinstance(module, nn.Embedding):
@@ -99,10 +96,10 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
         elif isinstance(module, RMSNorm):
             module.reduce = lambda x: mean(x, group)
         elif isinstance(module, nn.Linear) and not isinstance(module, Head):
-            if any(block is owner for block in model.blocks):  # type: ignore[union-attr]
-                what = f"{weight.name} stands in the block itself, so its input cannot be gathered"
-                raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
-            if dim == 0:
+            alone = any(block is owner for block in model.blocks)  # type: ignore[union-attr]
+            if dim == 0 and alone:  # beside what sees a part
+                regions[name] = module
+            elif dim == 0:
                 regions[parent] = owner
             else:
                 setattr(owner, last, Row(module, group))
@@ -114,6 +111,22 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
         if not any(name.startswith(f"{other}.") for other in regions):  # what is inside another sees all already
             region.register_forward_pre_hook(_gather_first(group))
     _ends(model, rows, group)
+
+
+def _whole(module: nn.Module, weight: Weight, group: ProcessGroup) -> None:
+    """Of what is looked up in a whole table each rank keeps its part of the sequence; what all ranks have of a stack,
+    whose parts they add up, the first alone shows."""
+
+    def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
+        return out.chunk(group.size(), 1)[group.rank()] if torch.is_grad_enabled() else out
+
+    if isinstance(module, nn.Embedding):
+        module.register_forward_hook(part)
+    elif weight.stacked:
+        if not hasattr(module, "once"):
+            what = f"{weight.name} has no axis of the experts' insides, so every rank would compute all of it"
+            raise UserError(f"parallel.tp: {what}", expected="parallel.tp = 1 for this family")
+        module.once = partial(once, group=group)  # type: ignore[assignment]
 
 
 def keep(model: nn.Module, weight: Weight, parts: Ranges, dim: int) -> None:
@@ -143,10 +156,7 @@ def _gather_first(group: ProcessGroup) -> Any:
 
 
 def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None:
-    """Learned positions are cut to the rank's part; the last hidden states are whole, the head's logits are not."""
-
-    def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
-        return out.chunk(group.size(), 1)[group.rank()] if torch.is_grad_enabled() else out
+    """The last hidden states are whole, the head's logits are not."""
 
     def whole(module: nn.Module, given: object, options: dict[str, Any], out: Any) -> Any:
         if options.get("part") is not None and options["part"].stop < len(model.blocks):  # type: ignore[arg-type]
@@ -157,9 +167,6 @@ def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None
     def logits(module: nn.Module, given: object, out: Tensor) -> Tensor:
         return joined(out, group)
 
-    places = getattr(model, "places", None)
-    if places is not None:
-        places.register_forward_hook(part)
     model.register_forward_hook(whole, with_kwargs=True)
     if isinstance(model.head, Head):  # another stage has none
         model.head.shared = Vocabulary(group)
