@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel.test_apply import deviations
+from parallel.test_apply import MODELS, deviations
 from pretrain.attention.entrance import attention
 from pretrain.attention.mask import Causal, Documents, Full, Mask, Prefix, Window
 from pretrain.attention.plain import plain
@@ -31,6 +31,7 @@ MUTANTS = [
     ("src/pretrain/parallel/context.py", "if reach(mask.inside)[1] != 0:", "if False:"),
     ("src/pretrain/parallel/context.py", "start + inside, rest", "start, rest"),
     ("src/pretrain/parallel/context.py", "module.sequence = context.sum", "pass"),
+    ("src/pretrain/parallel/context.py", "return whole[:, torch", "return whole.flip(1)[:, torch"),
     ("src/pretrain/objective/objective.py", "moved(batch.columns[None]", "moved(0 * batch.columns[None]"),
     ("src/pretrain/train/step.py", "len(batch.tokens) / ranks.layout.cp", "len(batch.tokens)"),
     ("src/pretrain/train/step.py", "routed[:, places]", "routed[:, : len(places)]"),
@@ -82,13 +83,15 @@ def test_ranks_chunks_fall_into_order(size: int, length: int) -> None:
 
 @ranks(2)
 def test_without_documents_places_are_counted_over_the_whole() -> None:
-    for family in ("gpt_oss", "gpt2", "bert"):
+    for family in ("gpt_oss", "gpt2", "bert", "nimble"):
         assert max(deviations(family, "adamw", torch.float64, 2, [Layout(cp=2)], documents=False)) <= 1e-11
 
 
 @ranks(2)
-def test_what_looks_at_its_neighbours_is_refused() -> None:
-    module = find("model.families", "nimble")
-    config = module.Config(48, 24, 32, 2, 4)
-    with pytest.raises(UserError, match=r"blocks\.0 has no attention that sees the other parts of a sequence"):
-        Ranks.of(Layout(cp=2), "cpu").apply(make(module, config), module.weights(config), config.axes())
+def test_what_cannot_see_the_other_parts_is_refused() -> None:
+    module = find("model.families", "llama")
+    config = module.Config(**MODELS["llama"])
+    model = make(module, config)
+    del model.blocks[1].attention.exchange
+    with pytest.raises(UserError, match=r"blocks\.1 has no attention that sees the other parts of a sequence"):
+        Ranks.of(Layout(cp=2), "cpu").apply(model, module.weights(config), config.axes())

@@ -21,10 +21,15 @@ class Attend(Protocol):
 
 
 class Exchange(Protocol):
-    """The seam where context parallelism trades keys and values: a rank's queries are some of the sequence's."""
+    """The seam where context parallelism trades keys and values, and whatever else is needed of other places: what a
+    rank computes is of some of the sequence's."""
 
     def whole(self, *parts: Tensor) -> list[Tensor]:
         """The whole sequence's [batch, heads, keys, …] of each rank's part."""
+        ...
+
+    def own(self, whole: Tensor) -> Tensor:
+        """A rank's part of the whole sequence's [batch, seq]."""
         ...
 
     def __call__(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:

@@ -37,6 +37,12 @@ class Context:
         x = gather(torch.cat(parts, -1).transpose(1, 2), self.group)
         return list(in_order(x, self.group.size()).transpose(1, 2).split([part.shape[-1] for part in parts], -1))
 
+    def own(self, whole: Tensor) -> Tensor:
+        """This rank's columns of [batch, seq]."""
+        if not torch.is_grad_enabled():
+            return whole
+        return whole[:, torch.from_numpy(columns(whole.shape[1], self.group.rank(), self.group.size()))]
+
     def __call__(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         """Attention of this rank's queries; `mask` is of the whole sequence, and keys that are whole are not traded."""
         if not torch.is_grad_enabled():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu, rms_norm
 
-from pretrain.attention.entrance import attention
+from pretrain.attention.entrance import Exchange, attention
 from pretrain.attention.mask import Documents
 from pretrain.model.decoder import Decoder, Where
 from pretrain.model.layers.rope import Rotary, rotate
@@ -89,13 +89,17 @@ def bucket(gram: Tensor, buckets: int) -> Tensor:
 
 
 class Grams(nn.Module):
-    """Embeddings of the last two and the last three tokens, hashed: what a small model need not learn by attention."""
+    """Embeddings of the last two and the last three tokens, hashed: what a small model need not learn by attention.
+
+    `exchange` is the seam of ranks that have a part of a sequence each.
+    """
 
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.vocab, self.buckets = c.vocab_size, c.gram_buckets
         self.pairs = nn.Embedding(c.gram_buckets, c.hidden_size)
         self.triples = nn.Embedding(c.gram_buckets, c.hidden_size)
+        self.exchange: Exchange | None = None
 
     def forward(self, where: Where) -> Tensor:
         """[batch, seq, embed]; what stands before the document's first token counts as token 0."""
@@ -103,6 +107,8 @@ class Grams(nn.Module):
         new = tokens.shape[1]
         if where.cache is not None:
             tokens = where.cache.extend(self, tokens[:, None, :, None], tokens[:, None, :, None])[0][:, 0, :, 0]
+        if self.exchange is not None:
+            tokens = self.exchange.whole(tokens[:, None, :, None])[0][:, 0, :, 0]
         second, third = (pad(tokens, (n, 0))[:, :-n] for n in (1, 2))
         if isinstance(where.mask, Documents):
             ids = where.mask.ids
@@ -111,11 +117,13 @@ class Grams(nn.Module):
             )
         pair = tokens * self.vocab + second
         triple = pair * self.vocab + third
+        if self.exchange is not None:
+            pair, triple = map(self.exchange.own, (pair, triple))
         return self.pairs(bucket(pair[:, -new:], self.buckets)) + self.triples(bucket(triple[:, -new:], self.buckets))
 
 
 class Block(nn.Module):
-    """Attention, then the feed-forward layer, each on a normed copy of the stream."""
+    """Attention, then the feed-forward layer, each on a normed copy of the stream; `exchange` as in `Grams`."""
 
     def __init__(self, c: Config, first: bool) -> None:
         super().__init__()
@@ -124,6 +132,7 @@ class Block(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(c.hidden_size, c.hidden_size, bias=False) for _ in range(4))
         self.up = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
         self.down = nn.Linear(c.intermediate_size, c.hidden_size, bias=False)
+        self.exchange: Exchange | None = None
 
     def forward(self, x: Tensor, where: Where) -> tuple[Tensor, None]:
         """The stream [batch, seq, embed] after this block."""
@@ -134,7 +143,7 @@ class Block(nn.Module):
         q, k = (rotate(rms_norm(part, part.shape[-1:]), *where.turns[0]).to(v.dtype) for part in (q, k))
         if where.cache is not None:
             k, v = where.cache.extend(self, k, v)
-        x = x + self.out(attention(q, k, v, mask=where.mask).transpose(1, 2).flatten(2))
+        x = x + self.out(attention(q, k, v, mask=where.mask, exchange=self.exchange).transpose(1, 2).flatten(2))
         return x + self.down(relu(self.up(rms_norm(x, x.shape[-1:]))).square()), None
 
 
