@@ -8,7 +8,8 @@ import torch
 
 from pretrain.base.extension import find
 from pretrain.checkpoint.state import State
-from pretrain.model.folder import make, materialise, shell
+from pretrain.model.ahead import add_ahead
+from pretrain.model.folder import make, materialise
 from pretrain.model.weights import expand, held, initialise, local
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.order.order import History, Segment
@@ -151,12 +152,16 @@ def step(
     steps: int,
     documents: bool = True,
     again: What = "none",
+    ahead: int = 0,
 ) -> tuple[State, list[float], dict[str, torch.Tensor]]:
     """The state after some steps, their losses and norms, and this rank's gradients of the last."""
     module = find("model.families", family)
     config = module.Config(**MODELS[family])
     rows = module.weights(config)
-    model = (make if on.alone else shell)(module, config).to(dtype)
+    with torch.device("cpu" if on.alone else "meta"):
+        model = make(module, config)
+        rows = [*rows, *(add_ahead(model, rows, ahead) if ahead else [])]
+        model.to(dtype)
     if on.alone:
         initialise(model, rows, 0.3, 0)
     rows = on.apply(model, rows, config.axes())
@@ -171,6 +176,8 @@ def step(
     kinds = {True: ("next_token", "NextToken"), False: ("masked", "Masked")}
     kind, name = kinds[causal]
     objective, policy = getattr(find("objective.kinds", kind), name)(), Policy(torch.float32, "cpu")
+    if ahead:
+        objective = find("objective.kinds", "multi_token").MultiToken(ahead, weight=0.6)
     same = Steps(objective, Vocabulary(48, mask=47), policy, documents, 0.5, 1e-2, 2, model, ranks=on)
     whole, seen = objective.prepare(batch(), same.vocabulary), []
     for _ in range(steps):
@@ -228,18 +235,19 @@ def deviations(
     *,
     documents: bool = True,
     again: What = "none",
+    ahead: int = 0,
 ) -> list[float]:
     """Of each layout, the largest relative difference from one process: of any loss or norm, and of any weight's
     gradient or value by the largest of that tensor. What is zero but for rounding, as BERT's biases of keys are, is
     held to a thousandth of the largest of all. The layouts compute `again` what is said, one process nothing."""
-    alone, expected, gradients = step(family, Ranks(), optimizer, dtype, steps, documents)
+    alone, expected, gradients = step(family, Ranks(), optimizer, dtype, steps, documents, ahead=ahead)
     axes = find("model.families", family).Config(**MODELS[family]).axes()
     values = {name: held(alone.model, name).detach() for name in gradients}
     pairs = [(one, 1e-3 * max(float(x.abs().max()) for x in one.values())) for one in (gradients, values)]
     out = []
     for layout in layouts:
         on = Ranks.of(layout, "cpu")
-        state, seen, own = step(family, on, optimizer, dtype, steps, documents, again)
+        state, seen, own = step(family, on, optimizer, dtype, steps, documents, again, ahead)
         found = [abs(a - b) / max(abs(b), 1e-3) for a, b in zip(seen, expected, strict=True)]
         for weight in expand(state.rows):
             if weight.buffer:

@@ -17,6 +17,7 @@ from torch.distributed import ProcessGroup
 from torch.nn.functional import embedding, linear
 
 from pretrain.base.errors import UserError
+from pretrain.model.ahead import Ahead, Later, every_block
 from pretrain.model.decoder import Head
 from pretrain.model.layers.experts import Experts
 from pretrain.model.layers.norm import RMSNorm
@@ -78,6 +79,7 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
     """Leaves a rank its part of every divided weight, and puts the links between. Raises UserError for a stack of
     experts of which all would compute the same."""
     regions: dict[str, nn.Module] = {}
+    blocks = [one.block if isinstance(one, Ahead) else one for _, one in every_block(model)]
     for weight in expand(rows):
         dim = divided(weight)
         if weight.tied is not None:
@@ -96,7 +98,7 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
         elif isinstance(module, RMSNorm):
             module.reduce = lambda x: mean(x, group)
         elif isinstance(module, nn.Linear) and not isinstance(module, Head):
-            alone = any(block is owner for block in model.blocks)  # type: ignore[union-attr]
+            alone = any(block is owner for block in blocks)
             if dim == 0 and alone:  # beside what sees a part
                 regions[name] = module
             elif dim == 0:
@@ -107,6 +109,8 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
         if isinstance(module, Experts):
             regions[name] = module
             module.reduce = lambda y: scatter_sum(y, group)
+        elif isinstance(module, Ahead):
+            module.later = partial(_later, module.later, group)
     for name, region in regions.items():
         if not any(name.startswith(f"{other}.") for other in regions):  # what is inside another sees all already
             region.register_forward_pre_hook(_gather_first(group))
@@ -118,7 +122,7 @@ def _whole(module: nn.Module, weight: Weight, group: ProcessGroup) -> None:
     whose parts they add up, the first alone shows."""
 
     def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
-        return out.chunk(group.size(), 1)[group.rank()] if torch.is_grad_enabled() else out
+        return _part(out, group)
 
     if isinstance(module, nn.Embedding):
         module.register_forward_hook(part)
@@ -153,6 +157,16 @@ def _gather_first(group: ProcessGroup) -> Any:
         return gather(given[0], group), *given[1:]
 
     return hook
+
+
+def _later(later: Later, group: ProcessGroup, embedded: Tensor, k: int) -> Tensor:
+    """This rank's part of what `later` makes of all ranks' parts."""
+    return _part(later(gather(embedded, group), k), group)
+
+
+def _part(x: Tensor, group: ProcessGroup) -> Tensor:
+    """This rank's of [batch, seq, …], where ranks hold parts."""
+    return x.chunk(group.size(), 1)[group.rank()] if torch.is_grad_enabled() else x
 
 
 def _ends(model: nn.Module, rows: Sequence[Weight], group: ProcessGroup) -> None:

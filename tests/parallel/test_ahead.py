@@ -1,0 +1,21 @@
+"""Twin: on every layout, modules that look ahead learn what one process's do, in float64."""
+
+import torch
+
+from parallel.test_apply import MODELS, deviations
+from pretrain.parallel.layout import Layout
+from ranks import ranks
+
+LAYOUTS = [Layout(tp=4), Layout(tp=2, shard=2)]
+DEEP = {**MODELS["deepseek_v3"], "num_nextn_predict_layers": 2}
+MUTANTS = [
+    ("src/pretrain/parallel/tensor.py", "module.later = partial(_later, module.later, group)", "pass"),
+]
+
+
+@ranks(4)
+def test_every_layout_takes_the_same_steps() -> None:
+    MODELS["deepseek_v3"] = DEEP
+    assert max(deviations("deepseek_v3", "adamw", torch.float64, 1, LAYOUTS, ahead=2)) <= 1e-11
+    # A family that has none of its own.
+    assert max(deviations("llama", "adamw", torch.float64, 1, [Layout(tp=2, shard=2)], ahead=1)) <= 1e-11
