@@ -9,6 +9,7 @@ Where no gradient is asked for, every rank holds the whole sequence, as under te
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.distributed import ProcessGroup
 from pretrain.attention.entrance import Attend
 from pretrain.attention.mask import Causal, Documents, Full, Mask, Prefix, Window, reach
 from pretrain.base.errors import UserError
+from pretrain.model.ahead import Ahead, Later, every_block
 from pretrain.model.layers.experts import Experts
 from pretrain.parallel.links import gather
 
@@ -38,7 +40,7 @@ class Context:
         return list(in_order(x, self.group.size()).transpose(1, 2).split([part.shape[-1] for part in parts], -1))
 
     def own(self, whole: Tensor) -> Tensor:
-        """This rank's columns of [batch, seq]."""
+        """This rank's columns of [batch, seq, …]."""
         if not torch.is_grad_enabled():
             return whole
         return whole[:, torch.from_numpy(columns(whole.shape[1], self.group.rank(), self.group.size()))]
@@ -51,6 +53,13 @@ class Context:
             k, v = self.whole(k, v)
         return of_chunks(attend, q, k, v, mask, self.group.rank(), self.group.size())
 
+    def later(self, later: Later, embedded: Tensor, k: int) -> Tensor:
+        """What `later` makes of all ranks' parts [batch, seq / cp, embed], at this rank's places."""
+        if not torch.is_grad_enabled():
+            return later(embedded, k)
+        whole = in_order(gather(embedded, self.group), self.group.size())
+        return self.own(later(whole, k))
+
     def sum(self, x: Tensor) -> Tensor:
         """Over ranks, of what they have counted in their parts of the same sequences; it has no backward."""
         if torch.is_grad_enabled():
@@ -61,16 +70,18 @@ class Context:
 def divide(model: nn.Module, group: ProcessGroup) -> None:
     """Puts the links between. Raises UserError for a block whose attention has no seam."""
     context = Context(group)
-    for number, block in enumerate(model.blocks):  # type: ignore[arg-type]
+    for name, block in every_block(model):
         seams = [module for module in block.modules() if hasattr(module, "exchange")]
         if not seams:
-            what = f"blocks.{number} has no attention that sees the other parts of a sequence"
+            what = f"{name} has no attention that sees the other parts of a sequence"
             raise UserError(f"parallel.cp: {what}", expected="parallel.cp = 1 for this family")
         for module in seams:
-            module.exchange = context
+            module.exchange = context  # type: ignore[assignment]
     for module in model.modules():
         if isinstance(module, Experts):
             module.sequence = context.sum
+        elif isinstance(module, Ahead):
+            module.later = partial(context.later, module.later)
 
 
 def columns(sequence: int, place: int, size: int) -> np.ndarray:

@@ -260,9 +260,6 @@ class Work:
         row = self.recipe.tokens.row or train.sequence
         shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
         refuse(layout, self.config.axes(), rows=train.batch // row, sequence=shortest)
-        for name in (name for name in ("cp",) if getattr(layout, name) > 1 and self.objective.ahead):
-            what = f"the objective {train.objective.use} looks across parts of a sequence"
-            raise UserError(f"parallel.{name}: {what}", where=str(self.recipe.origin(f"parallel.{name}")), expected="1")
         if layout.pp > 1 and self.objective.ahead:
             what = f"the objective {train.objective.use} needs embeddings on the last stage"
             raise UserError(f"parallel.pp: {what}", where=str(self.recipe.origin("parallel.pp")), expected="1")
