@@ -137,6 +137,8 @@ class Decoder(nn.Module):
             aux = aux if more is None else torch.cat([aux, more])
         if part is not None and part.stop < len(self.blocks):
             return Output(x, aux)
+        if ahead and hidden is not None:
+            embedded = self.embedded(tokens)
         states = [x := self.norm(x)]
         for k, module in enumerate(self.ahead if ahead else (), 1):
             x, normed, more = module(x, embedded, where, k)
@@ -145,11 +147,14 @@ class Decoder(nn.Module):
         hidden, *further = states if self.hidden_scale is None else [one * self.hidden_scale for one in states]
         return Output(hidden, aux, tuple(further))
 
-    def enter(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings [batch, seq, embed] of tokens, and what goes into the first block."""
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Embeddings [batch, seq, embed] of tokens."""
         x = self.embed(tokens)
-        if self.embed_scale is not None:
-            x = x * self.embed_scale
+        return x if self.embed_scale is None else x * self.embed_scale
+
+    def enter(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of tokens, and what goes into the first block."""
+        x = self.embedded(tokens)
         return x, x if self.places is None else x + self.places(positions)
 
     def logits(self, tokens: Tensor) -> Tensor:

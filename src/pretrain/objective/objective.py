@@ -72,12 +72,14 @@ def losses(
     elif batch.columns is not None:
         asked["positions"] = moved(batch.columns[None], device)
     hidden, _, *rest = forward(moved(batch.tokens, device), **asked)
+    ahead: tuple[Tensor, ...] = rest[0] if rest else ()
     extra = {name: moved(array, device) for name, array in batch.extra.items()}
     targets, weights = moved(batch.targets, device), moved(batch.weights, device)
     here = ends and isinstance(head, nn.Linear)
     if not here:  # as many as there are targets, of no width and no weight
         hidden, weights = hidden.new_empty(*targets.shape, 0), torch.zeros_like(weights)
-    given = Given(hidden, rest[0] if rest else (), targets, weights, extra)
+        ahead = (hidden,) * objective.ahead
+    given = Given(hidden, ahead, targets, weights, extra)
 
     def cost(hidden: Tensor, targets: Tensor, weights: Tensor) -> Loss:
         softcap: float | None = getattr(head, "softcap", None)  # a plain nn.Linear has none

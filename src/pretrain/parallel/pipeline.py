@@ -1,7 +1,8 @@
 """Pipeline parallelism: a stage keeps its part of the stack, and hands hidden states on and their gradients back.
 
 The weight table is filtered by what a stage keeps. Where two weights are one, a stage that uses either keeps both: a
-tied weight lies on the first stage and on the last, and their gradients are added up.
+tied weight lies on the first stage and on the last, and their gradients are added up. So does an embedding that modules
+which look ahead need again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from pretrain.model.ahead import every_block
 from pretrain.model.count import training_flops_per_token
 from pretrain.model.decoder import Output
 from pretrain.model.layers.experts import Router
@@ -83,22 +85,26 @@ class HeadElsewhere(Elsewhere):
 def split(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], stages: Stages) -> list[Weight]:
     """Leaves a stage its chunks of the stack; returns the rows of what it keeps, of `rows` of one weight each."""
     blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
-    parts = cut(costs(rows, axes, len(blocks)), stages.parts)
+    ahead = len(getattr(model, "ahead", ()))
+    heads = [weight for weight in rows if weight.name == "head.weight"] * ahead  # each module goes through it again
+    parts = cut(costs([*rows, *heads], axes, len(blocks)), stages.parts)
     kept = {number for part in parts[stages.place :: stages.size] for number in part}
 
     def here(name: str) -> bool:
         first, _, rest = name.partition(".")
         if first == "blocks":
             return int(rest.partition(".")[0]) in kept
-        return stages.place == (0 if first in BEFORE else stages.size - 1)
+        last = stages.place == stages.size - 1
+        return last if first not in BEFORE else stages.place == 0 or (last and ahead > 0 and first == "embed")
 
     pairs = [(weight.name, weight.tied) for weight in rows if weight.tied is not None]
     shared = {name: model.get_parameter(one) for one, two in pairs if here(one) or here(two) for name in (one, two)}
     for name in (name for name in (*BEFORE, *AFTER) if getattr(model, name, None) is not None and not here(name)):
         module = model.get_submodule(name)
         setattr(model, name, HeadElsewhere(module, stages) if isinstance(module, nn.Linear) else Elsewhere(module))
-    for number, block in enumerate(blocks):
-        blocks[number] = block if number in kept else Elsewhere(block)
+    for name, module in every_block(model):
+        if not here(name):
+            model.set_submodule(name, Elsewhere(module))
     for name, parameter in shared.items():
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, parameter)
@@ -110,7 +116,7 @@ def costs(rows: Sequence[Weight], axes: Mapping[str, Axis], layers: int) -> list
     own: list[list[Weight]] = [[] for _ in range(layers)]
     for weight in rows:
         first, number, *_ = weight.name.split(".")
-        own[int(number) if first == "blocks" else layers - 1 if first in AFTER else 0].append(weight)
+        own[int(number) if first == "blocks" else 0 if first in BEFORE else layers - 1].append(weight)
     return [training_flops_per_token(some, axes, 0, 0) for some in own]
 
 
@@ -138,18 +144,21 @@ def _through(
     part: range | None = None,
     **options: Any,
 ) -> Any:
-    """A part of the stack; or all of it, one after another, every stage with the hidden states of each part."""
+    """A part of the stack; or all of it, one after another, every stage with the hidden states of each part;
+    those of modules that look ahead only where they are."""
     if part is not None:
         return inner(tokens, part=part, **options)
     hidden: Tensor | None = None
+    ahead: tuple[Tensor, ...] = ()
     for number in range(stages.parts):
         if number % stages.size == stages.place:
-            out = inner(tokens, part=own[number // stages.size], hidden=hidden, **options).hidden.to(dtype)
+            made = inner(tokens, part=own[number // stages.size], hidden=hidden, **options)
+            out, ahead = made.hidden.to(dtype), made.ahead
         else:
             out = torch.empty(*tokens.shape, width, dtype=dtype, device=tokens.device)
         hidden = stages.say(out, number % stages.size)
     assert hidden is not None
-    return Output(hidden, hidden.new_zeros(0))
+    return Output(hidden, hidden.new_zeros(0), ahead)
 
 
 def chunks(model: nn.Module) -> list[range]:
@@ -246,7 +255,8 @@ def sum_copies(model: nn.Module, rows: Sequence[Weight], stages: Stages) -> None
     if 0 < stages.place < stages.size - 1:
         return
     other = stages.size - 1 - stages.place
-    for name in dict.fromkeys(weight.tied for weight in rows if weight.tied is not None):
+    looked_up = ["embed.weight"] if len(getattr(model, "ahead", ())) else []
+    for name in dict.fromkeys([*(weight.tied for weight in rows if weight.tied is not None), *looked_up]):
         gradient = model.get_parameter(name).grad
         assert gradient is not None, name
         own = local(gradient)

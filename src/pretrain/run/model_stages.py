@@ -172,7 +172,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     if work.wide:
         work.report(stays_wide(work.wide, work.policy))
     further, axes = work.objective.ahead, work.config.axes()
-    table = state.rows if work.ranks.layout.pp == 1 else work.rows  # a stage has rows of its own only
+    table = state.rows if work.ranks.layout.pp == 1 else work.table  # a stage has rows of its own only
     rows = [*table, *[row for row in work.rows if row.name == "head.weight"] * further]
     flops = training_flops_per_token(rows, axes, work.config.num_hidden_layers + further, section.sequence)
     work.ranks.wait()  # until all have read what is remembered

@@ -114,6 +114,14 @@ class Work:
             raise UserError(what, where=str(self.recipe.origin("train.tuned_on")), expected="another train.objective")
         return transferred(self.family, self.config, replace(self.config, **small))
 
+    @property
+    def table(self) -> list[Weight]:
+        """All rows, those of modules that the objective adds as well."""
+        if not self.objective.ahead:
+            return self.rows
+        with torch.device("meta"):
+            return [*self.rows, *add_ahead(shell(self.family, self.config), self.rows, self.objective.ahead)]
+
     def train_key(self, recipe: Recipe) -> dict[str, Any]:
         """What the weights depend on, as plain JSON."""
         section = {name: value for name, value in tree(recipe.train).items() if name not in MANNER and value != []}
@@ -260,9 +268,6 @@ class Work:
         row = self.recipe.tokens.row or train.sequence
         shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
         refuse(layout, self.config.axes(), rows=train.batch // row, sequence=shortest)
-        if layout.pp > 1 and self.objective.ahead:
-            what = f"the objective {train.objective.use} needs embeddings on the last stage"
-            raise UserError(f"parallel.pp: {what}", where=str(self.recipe.origin("parallel.pp")), expected="1")
         count = passes(train, layout)
         schedule.refuse(layout, self.config.num_hidden_layers, count)
         if count < layout.pp:
