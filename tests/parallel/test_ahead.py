@@ -8,6 +8,7 @@ from ranks import ranks
 
 MUTANTS = [
     ("src/pretrain/parallel/tensor.py", "module.later = partial(_later, module.later, group)", "pass"),
+    ("src/pretrain/parallel/tensor.py", "one.block if isinstance(one, Ahead) else one", "one"),
     ("src/pretrain/parallel/context.py", "module.later = partial(context.later, module.later)", "pass"),
     ("src/pretrain/parallel/context.py", "return self.own(later(whole, k))", "return self.own(whole)"),
     ("src/pretrain/model/ahead.py", 'for name in ("blocks", "ahead")]', 'for name in ("blocks",)]'),
@@ -30,7 +31,8 @@ DEEP = {**MODELS["deepseek_v3"], "num_nextn_predict_layers": 2}
 def test_every_layout_takes_the_same_steps() -> None:
     MODELS["deepseek_v3"] = DEEP
     assert max(deviations("deepseek_v3", "adamw", torch.float64, 1, LAYOUTS, ahead=2)) <= 1e-11
-    # A family that has none of its own.
+    # A family whose matrices stand in the block itself, and one whose stages have two runs of blocks.
+    assert max(deviations("nimble", "adamw", torch.float64, 1, [Layout(cp=2, tp=2)], ahead=1)) <= 1e-11
     MODELS["llama"] = TIED
     layouts = [Layout(cp=2, shard=2), Layout(pp=2, chunks=2, shard=2)]
     assert max(deviations("llama", "adamw", torch.float64, 1, layouts, ahead=1)) <= 1e-11

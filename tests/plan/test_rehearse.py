@@ -1,6 +1,7 @@
 """Closed form: what a rank of thousands says in a step, counted and weighed by hand; what it holds, by division."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from pretrain.recipe.read import load
 from pretrain.run.rehearsal import rehearsed
 
 MUTANTS = [
+    ("src/pretrain/parallel/apply.py", '("fold", [*blocks, model])', '("fold", [*model.blocks, model])'),
     ("src/pretrain/plan/rehearse.py", '("reduce-scatter", 1)', '("reduce-scatter", 0)'),
     ("src/pretrain/plan/rehearse.py", "self.now -= self.live.pop(number)[1]", "self.live.pop(number)"),
 ]
@@ -32,7 +34,7 @@ CONFIG = LLAMA.Config(
 )
 
 
-def of(layout: Layout, *, samples: int, micro: int, rank: int = 0) -> Rehearsal:
+def of(layout: Layout, *, samples: int, micro: int, rank: int = 0, more: Sequence[str] = ()) -> Rehearsal:
     """A rank with so many samples, in float32."""
     recipe = load(
         "llama_10m",
@@ -40,6 +42,7 @@ def of(layout: Layout, *, samples: int, micro: int, rank: int = 0) -> Rehearsal:
             f"train.batch={samples * layout.data * SEQUENCE}",
             f"train.sequence={SEQUENCE}",
             'train.optimizer={use="adamw"}',
+            *more,
         ],
     )
     policy = Policy(torch.float32, "cpu")
@@ -60,6 +63,12 @@ def test_fsdp_says_each_block_twice_and_sums_it_once() -> None:
     moments = 2 * found.weight_bytes
     assert moments < found.optimizer_bytes <= moments + 8
     assert found.peak_bytes > 3 * found.weight_bytes + found.optimizer_bytes
+
+    found = of(layout, samples=4, micro=2, more=["train.objective=multi_token"])
+    further = block + 2 * WIDTH * WIDTH + 3 * WIDTH  # a module that looks ahead goes by itself, as a block does
+    gathers = found.messages["all-gather", "fold"]
+    assert gathers == (parts * (2 * LAYERS + 3), parts * (2 * LAYERS * block + 2 * further + ends) * 4)
+    assert found.numbers == (LAYERS * block + further + ends) // 4
 
 
 def test_tensor_parallelism_says_activations_twice_a_layer_each_way() -> None:

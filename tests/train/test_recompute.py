@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from parallel.test_apply import MODELS, batch, deviations
 from pretrain.base.extension import find
+from pretrain.model.ahead import add_ahead
 from pretrain.model.folder import make
 from pretrain.model.weights import initialise
 from pretrain.parallel.layout import Layout
@@ -16,6 +17,11 @@ from pretrain.train.recompute import measured, recompute
 from ranks import ranks
 
 MUTANTS = [
+    (
+        "src/pretrain/train/recompute.py",
+        "[block for _, block in every_block(model) if",
+        "[block for block in model.blocks if",
+    ),
     ("src/pretrain/train/recompute.py", "* (self.layer + 1) <= self.budget", "* self.layer <= self.budget"),
     ("src/pretrain/train/recompute.py", "storage.data_ptr() not in weights", "True"),
     (
@@ -44,15 +50,16 @@ def run(family: str, what: Any, budget: float = 0.0) -> tuple[dict[str, torch.Te
     """Gradients, bytes kept between the passes, and operations of both."""
     module = find("model.families", family)
     config = module.Config(**MODELS[family])
-    model = make(module, config)
-    initialise(model, module.weights(config), 0.3, 0)
+    model, rows = make(module, config), module.weights(config)
+    looks = {"ahead": True} if family == "llama" else {}
+    initialise(model, [*rows, *(add_ahead(model, rows, 1) if looks else [])], 0.3, 0)
     recompute(model, what, budget)
     tokens, documents = (torch.from_numpy(x).long() for x in (batch().tokens, batch().documents))
     causal = getattr(module, "CAUSAL", True)
     out: list[Any] = []
-    kept = measured(model, lambda: out.append(model(tokens, documents=documents, causal=causal)))
+    kept = measured(model, lambda: out.append(model(tokens, documents=documents, causal=causal, **looks)))
     with Operations() as operations:
-        (out[0].hidden.square().mean() + out[0].aux.sum()).backward()
+        (sum(states.square().mean() for states in (out[0].hidden, *out[0].ahead)) + out[0].aux.sum()).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, kept, operations.counts
 
 
@@ -73,7 +80,7 @@ def test_a_budget_is_kept_to() -> None:
     model_bytes = {budget: run("llama", "budget", budget)[1] for budget in (0.0, 1e12)}
     least, most = model_bytes[0.0], model_bytes[1e12]
     assert most == run("llama", "none")[1]
-    block = (most - least) / 2  # the model has two blocks
+    block = (most - least) / 3  # the model has two blocks and, little larger, a module that looks ahead
     assert least < run("llama", "budget", block * 1.2)[1] < most
     assert run("llama", "budget", block * 0.8)[1] == least
 

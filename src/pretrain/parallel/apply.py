@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from pretrain.model.ahead import every_block
 from pretrain.model.layers.experts import Experts
 from pretrain.model.weights import Axis, Place, Weight, draws, expand, held, local
 from pretrain.parallel.context import divide
@@ -139,7 +140,8 @@ class Ranks:
 
             reshard = False if self.layout.pp > 1 else None  # passes of other micro-batches come before its backward
             stacks = [one.stacks for one in model.modules() if isinstance(one, Experts)] if self.layout.ep > 1 else []
-            for name, modules in (("expert_shard", stacks), ("fold", [*model.blocks, model])):  # type: ignore[misc]
+            blocks = [block for _, block in every_block(model)]
+            for name, modules in (("expert_shard", stacks), ("fold", [*blocks, model])):
                 mesh = self.view("replicate", name) if self.layout.replicate > 1 else self.view(name)
                 for module in modules:
                     in_pieces(module, mesh, reshard=reshard)

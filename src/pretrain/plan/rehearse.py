@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.checkpoint.state import State
+from pretrain.model.ahead import add_ahead
 from pretrain.model.folder import materialise, shell
 from pretrain.model.layers.experts import Experts
 from pretrain.model.weights import expand, held, local
@@ -73,7 +74,10 @@ def rehearse(
         warnings.simplefilter("ignore", UserWarning)  # of a view that nobody writes to
         ranks = Ranks.of(layout, "cpu")
         rows, axes = family.weights(config), config.axes()
-        model = shell(family, config)
+        model, ahead = shell(family, config), section.objective.bind().ahead
+        with torch.device("meta"):
+            looks = ahead or len(getattr(model, "ahead", ()))
+            rows = [*rows, *(add_ahead(model, rows, ahead) if looks else [])]
         rows = ranks.apply(model, rows, axes)
         for module in model.modules():
             if isinstance(module, Experts) and module.dispatch is not None:

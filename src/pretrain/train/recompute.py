@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from pretrain.model.ahead import every_block
 from pretrain.parallel.pipeline import Elsewhere
 
 What = Literal["none", "selective", "full", "budget"]
@@ -26,7 +27,7 @@ def recompute(model: nn.Module, what: What, budget: float = 0.0, most: Callable[
     """Sets what each block of a model computes again: nothing, all but matrix products and attention, all; or all in
     the last blocks and nothing in the first, of which about `budget` bytes are kept. `most` is the largest that a rank
     says, of those that must compute alike, since blocks speak while they compute."""
-    here = [block for block in model.blocks if not isinstance(block, Elsewhere)]  # type: ignore[union-attr]
+    here = [block for _, block in every_block(model) if not isinstance(block, Elsewhere)]
     for layer, block in enumerate(here if what != "none" else ()):
         forward: Callable[..., Any] = block.forward
         if what == "budget":
