@@ -29,7 +29,7 @@ def test_a_layout_uses_every_rank_or_says_what_does_not_fit(
 ) -> None:
     others = replicate * tp * cp * pp
     if ranks % others:
-        with pytest.raises(UserError, match=f"= {others} does not divide {ranks} ranks") as told:
+        with pytest.raises(UserError, match=f"= {others} does not divide {ranks} rank") as told:
             settle(ranks, replicate, None, tp, cp=cp, pp=pp)
         near = dict(part.split() for part in told.value.expected.partition(",")[0].split(" · "))
         sizes = {name: int(size) for name, size in near.items()}
@@ -52,7 +52,7 @@ def test_the_nearest_layout_has_sizes_that_divide_those_asked_for() -> None:
 
 
 def test_what_a_model_cannot_be_divided_into_is_refused_with_what_it_can() -> None:
-    with pytest.raises(UserError, match=r"tp = 4 does not divide the 2 of axis 'kv'") as told:
+    with pytest.raises(UserError, match=r"tp = 4 does not divide the 2 heads of keys and values") as told:
         refuse(Layout(tp=4), {"q": (4, 3), "kv": (2, 3)}, rows=8, sequence=16)
     assert told.value.expected == "1 or 2"
     with pytest.raises(UserError, match="3 data ranks do not divide a batch of 8") as told:

@@ -107,6 +107,22 @@ def names(folder: Place) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
+def try_out(folder: Place) -> None:
+    """Writes a file into a folder and removes it. Raises UserError where that cannot be done."""
+    mark, expected = folder / ".try", "a place that can be made and written"
+    try:
+        if isinstance(mark, Remote):
+            mark.write_bytes(b"")
+        else:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    except FileNotFoundError:
+        raise UserError("there is no such place", where=str(folder), expected=expected) from None
+    except OSError as error:
+        raise UserError(error.strerror or str(error), where=str(folder), expected=expected) from None
+    remove(mark)
+
+
 def remove(what: Place) -> None:
     """A file or folder with all that is in it, if it is there."""
     if isinstance(what, Remote):

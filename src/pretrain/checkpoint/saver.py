@@ -26,9 +26,9 @@ LAST_SECONDS = 10.0  # that parts of other ranks are still waited for when train
 class Flight(threading.Thread):
     """A save that is being written."""
 
-    def __init__(self, snapshot: Snapshot, copied: "torch.cuda.Event | None", keep: int) -> None:
+    def __init__(self, snapshot: Snapshot, copied: "torch.cuda.Event | None", keep: int, begun: float) -> None:
         super().__init__(name="save", daemon=True)  # a second Ctrl-C does not wait for it: what is there stays whole
-        self.snapshot, self._copied, self._keep = snapshot, copied, keep
+        self.snapshot, self._copied, self._keep, self._begun = snapshot, copied, keep, begun
         self.error: Exception | None = None
         self.notice = ""
         self.seconds, self.stood, self.written, self.pruned = 0.0, 0.0, 0, list[Place]()
@@ -36,12 +36,11 @@ class Flight(threading.Thread):
 
     def run(self) -> None:
         """Writes it, then removes old ones."""
-        start = time.perf_counter()
         try:
             if self._copied is not None:
                 self._copied.synchronize()
             self.written = sum(entry["bytes"] for entry in self._write().values())
-            self.seconds = time.perf_counter() - start
+            self.seconds = time.perf_counter() - self._begun
             if self.snapshot.ranks.leads:
                 self.pruned = prune(self.snapshot.folder, self._keep)
         except Exception as error:  # raised where training next looks
@@ -79,7 +78,7 @@ class Saver:
         snapshot.begin()
         if not wait:
             snapshot = self._copy(snapshot)
-        flight = self._flight = Flight(snapshot, self._copied, self._keep)
+        flight = self._flight = Flight(snapshot, self._copied, self._keep, start)
         if wait:
             self._written()
         flight.stood = time.perf_counter() - start
@@ -100,7 +99,7 @@ class Saver:
             path, step = flight.snapshot.path, flight.snapshot.step
             if flight.notice:
                 self._report(Notice("warning", flight.notice))
-            self._report(Saved(step, str(path), flight.stood, flight.written, flight.seconds))
+            self._report(Saved(step, str(path), flight.stood, flight.written, max(flight.seconds, flight.stood)))
             for old in flight.pruned:
                 self._report(Pruned(step_of(old), str(old)))
 

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from pretrain.cli.main import positive
+
 FOLDER = "chaos"
 
 
@@ -14,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario", nargs="*", default=[], metavar="SCENARIO | KEY=VALUE", help="which (all, if not said); overrides"
     )
-    parser.add_argument("--ranks", type=int, default=2, metavar="N", help="processes that train together, 2 or more")
+    parser.add_argument(
+        "--ranks", type=positive, default=2, metavar="N", help="processes that train together, 2 or more"
+    )
     parser.add_argument("--list", action="store_true", help="only say which scenarios there are")
     parser.add_argument("--json", action="store_true", help="progress on standard error, then one JSON object")
 

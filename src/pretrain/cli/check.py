@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.cli.main import positive
+
 if TYPE_CHECKING:
     from pretrain.recipe.recipe import Recipe
 
@@ -18,24 +20,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a file, a run directory, or the name of a recipe that ships")
     parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as train.steps=200")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--ranks", type=positive, metavar="N", help="that will train: as few as [parallel] needs, if not said"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Binds every leaf, shows also the options that the recipe does not say, and then what stands in its way."""
     from pretrain.base.errors import UserError
+    from pretrain.parallel.layout import fewest
     from pretrain.recipe.bind import bind_all
     from pretrain.recipe.read import load
     from pretrain.run.find import inputs
+    from pretrain.run.layout import layout_of
 
     recipe = load(arguments.recipe, arguments.overrides)
     if recipe.model.from_ is not None:
         from pretrain.run.published import completed
 
         recipe = completed(recipe)
-    defaults, wrong, mixture, words = bind_all(recipe), None, None, ""
+    defaults, wrong, mixture, words, ranked = bind_all(recipe), None, None, "", list[str]()
     try:
         inputs(recipe)
-        mixture, words = outlook(recipe)
+        ranks = arguments.ranks or fewest(recipe.parallel)
+        ranked = [f"{ranks} ranks ({layout_of(recipe, ranks)})"] if ranks > 1 else []
+        mixture, words = outlook(recipe, ranks)
     except UserError as error:
         wrong = error
     from pretrain.run.precision import notice
@@ -45,14 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         values = {key: {"value": value, "origin": origin} for key, value, origin in rows(recipe, defaults)}
         print(json.dumps({"digest": recipe.digest, "values": values, "mixture": mixture, "precision": precision}))
     else:
-        said = ["", *(f"# {line}" for line in [precision, *words.splitlines()])]
+        said = ["", *(f"# {line}" for line in [precision, *ranked, *words.splitlines()])]
         print("\n".join([*lines(recipe, defaults), *said]))
     if wrong is not None:
         raise wrong
     return 0
 
 
-def outlook(recipe: "Recipe") -> tuple[dict[str, Any] | None, str]:
+def outlook(recipe: "Recipe", ranks: int) -> tuple[dict[str, Any] | None, str]:
     """How often each source will be read, as a table and in words, as far as it is known: where its tokens are made."""
     from pretrain.events.kinds import Event, Mixture, Stage
     from pretrain.run.stages import execute
@@ -60,7 +69,7 @@ def outlook(recipe: "Recipe") -> tuple[dict[str, Any] | None, str]:
 
     said = list[Event]()
     if any(Path("store").glob("tokens-*")):
-        execute(recipe, dry=True, subscribers=[said.append])
+        execute(recipe, dry=True, ranks=ranks, subscribers=[said.append])
     for event in said:
         if isinstance(event, Mixture):
             return {"starts": event.starts, "epochs": event.epochs, "dry": event.dry}, line(event)

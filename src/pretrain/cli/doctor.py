@@ -12,13 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pretrain.cli.main import positive
+
 GIB = 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain doctor`."""
     parser.add_argument(
-        "--ranks", type=int, metavar="N", help="only so many processes, each on a device, beside each other"
+        "--ranks", type=positive, metavar="N", help="only so many processes, each on a device, beside each other"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

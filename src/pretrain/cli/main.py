@@ -53,6 +53,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message, expected=f"what {self.prog} --help says")
 
 
+def positive(text: str) -> int:
+    """A number of what there must be one of at least. Raises what argparse says in words."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command: 0 done, 1 failed, 2 the user's mistake, 130 interrupted and resumable."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -93,6 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if launch.rank() == 0:
             print(f"pretrain: interrupted{again}", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if not launch.lost(error):
+            raise
+        print(f"pretrain: rank {launch.rank()} on {launch.host()} has lost another rank", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `pretrain check … | head`: what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

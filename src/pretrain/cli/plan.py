@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pretrain.cli.main import positive
+
 if TYPE_CHECKING:
     from pretrain.plan.rehearse import Rehearsal
 
@@ -13,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pretrain plan`."""
     parser.add_argument("recipe", help="a file, a run directory, or the name of a recipe that ships")
     parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as parallel.tp=8")
-    parser.add_argument("--ranks", type=int, required=True, metavar="N", help="processes that would train together")
+    parser.add_argument(
+        "--ranks", type=positive, required=True, metavar="N", help="processes that would train together"
+    )
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="which of them this is (0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

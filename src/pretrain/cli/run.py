@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pretrain.cli.main import positive
+
 if TYPE_CHECKING:
     from pretrain.parallel.launch import Rule
     from pretrain.recipe.recipe import Recipe
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", metavar="STAGE", help="the last stage to run")
     parser.add_argument("--json", action="store_true", help="progress on standard error, then one JSON object")
     parser.add_argument(
-        "--ranks", type=int, metavar="N", help="processes that train together here: one for each GPU, if not said"
+        "--ranks", type=positive, metavar="N", help="processes that train together here: one for each GPU, if not said"
     )
     parser.add_argument(
         "--nodes", default="1", metavar="N", help="machines that do so, or fewest:most (see docs/clusters.md)"
@@ -64,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with Console(stream, live=stream.isatty()) as console:
         console.recall(read(RunDirectory(directory)))
-        execute(recipe, directory, dry=arguments.dry, subscribers=[console, note], **limits)
+        ranks = max(processes, 1) * launch.bounds(arguments.nodes)[1] if arguments.dry else None
+        execute(recipe, directory, dry=arguments.dry, ranks=ranks, subscribers=[console, note], **limits)
     if arguments.json:
         scores = [
             {"step": one.step, "name": one.name, "value": one.value, "unit": one.unit, "split": one.split}

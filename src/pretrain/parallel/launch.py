@@ -122,6 +122,14 @@ def start(processes: int, arguments: Sequence[str], rule: "Rule", nodes: str = "
         raise MachineError(f"{nodes} machines do not meet at {meet}: {error or type(error).__name__}") from None
 
 
+def lost(error: RuntimeError) -> bool:
+    """Whether another rank is gone, as gloo and NCCL say it: that one, or its agent, says why."""
+    text = str(error)
+    return started() and any(
+        words in text for words in ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+    )
+
+
 def bounds(nodes: str) -> tuple[int, int]:
     """The fewest and the most machines of "4" or "3:4". Raises UserError."""
     least, _, most = nodes.partition(":")

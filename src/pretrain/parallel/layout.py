@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import lcm, prod
+from math import gcd, lcm, prod
 from typing import TYPE_CHECKING
 
 from pretrain.base.errors import UserError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a layout is settled before torch is imported
 
 # Axes that tensor parallelism divides.
 SHARDED = ("vocab", "q", "kv", "heads", "o", "mlp", "expert_mlp", "expert_pair", "shared_mlp")
+COUNTED = {"q": "attention heads", "kv": "heads of keys and values", "vocab": "ids of the vocabulary"}
 SIZES = ("pp", "replicate", "shard", "cp", "tp")  # whose product is the number of ranks, the slowest link first
 # Three views of the same ranks in the same order. A copy of the model lies, between steps, on the ranks of shard and of
 # cp alike: its `fold`. Experts are divided among ep of these, and each ep-th lies on the rest of them, `expert_shard`.
@@ -78,6 +79,12 @@ def asked(section: "Parallel", ranks: int) -> Layout:
     return settle(ranks, section.replicate, section.shard, section.tp, **more)
 
 
+def fewest(section: "Parallel") -> int:
+    """Ranks that a recipe's [parallel] needs at least."""
+    shard = section.shard or section.ep // gcd(section.ep, section.cp)
+    return section.replicate * shard * section.cp * section.tp * section.pp
+
+
 def settle(
     ranks: int,
     replicate: int = 1,
@@ -93,10 +100,10 @@ def settle(
     asked = {"pp": pp, "replicate": replicate, "cp": cp, "tp": tp}
     others = prod(asked.values())
     if ranks % others:
-        what = f"{_product(asked)} = {others} does not divide {ranks} ranks"
-        near = _nearest(ranks, asked)
+        what = f"{_product(asked)} = {others} does not divide {ranks} rank{'s' * (ranks > 1)}"
+        near, more = _nearest(ranks, asked), f", or {others} ranks (--ranks {others})" if ranks < others else ""
         sizes = {"pp": near["pp"], "replicate": near["replicate"], "shard": ranks // prod(near.values()), **near}
-        raise UserError(f"parallel: {what}", expected=f"{_product(sizes)}, the nearest that does")
+        raise UserError(f"parallel: {what}", expected=f"{_product(sizes)}, the nearest that does{more}")
     rest = ranks // others
     if shard not in (None, rest):
         what = f"{_product({**asked, 'shard': shard})} = {others * shard}, and the number of ranks is {ranks}"
@@ -113,7 +120,7 @@ def refuse(layout: Layout, axes: "Mapping[str, Axis]", *, rows: int, sequence: i
         count, _ = axes.get(name, (0, 0))
         if count % layout.tp:
             fit = [n for n in divisors(count) if all(axes.get(a, (0, 0))[0] % n == 0 for a in SHARDED)]
-            what = f"parallel.tp = {layout.tp} does not divide the {count} of axis {name!r}"
+            what = f"parallel.tp = {layout.tp} does not divide the {count} {COUNTED.get(name, f'of axis {name!r}')}"
             raise UserError(what, expected=_or(fit))
     if sequence % layout.tp:
         raise UserError(f"parallel.tp = {layout.tp} does not divide a sequence of {sequence} tokens")

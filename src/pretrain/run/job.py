@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.base.errors import MachineError, UserError
-from pretrain.parallel.layout import asked
 from pretrain.recipe.launch import Launch
 from pretrain.recipe.recipe import Recipe
+from pretrain.run.layout import layout_of
 
 NOTICE = 60  # seconds between SIGTERM and the end, in which a run saves and leaves
 RUNS = Path("runs")  # beside recipes and store/, in the folder where a job is submitted
@@ -61,7 +61,7 @@ def job_of(recipe: Recipe, said: tuple[str, ...]) -> Job:
     own = tuple(word for word in said if not word.startswith("launch."))
     job = Job(recipe.run.name, own, launch, recipe.run.health)
     for nodes in (launch.nodes, job.fewest):
-        asked(recipe.parallel, nodes * launch.ranks)
+        layout_of(recipe, nodes * launch.ranks)
     return job
 
 

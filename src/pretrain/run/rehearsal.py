@@ -3,21 +3,17 @@
 import torch
 
 from pretrain.base.extension import find
-from pretrain.parallel import schedule
-from pretrain.parallel.layout import asked, refuse
 from pretrain.plan.rehearse import Rehearsal, rehearse
 from pretrain.precision.policy import Policy
 from pretrain.recipe.recipe import Recipe
-from pretrain.run.work import micro_batch, passes
+from pretrain.run.layout import layout_of, micro_batch
 
 
 def rehearsed(recipe: Recipe, ranks: int, rank: int) -> Rehearsal:
     """On a device that multiplies in bf16, unless the recipe says otherwise. Raises UserError."""
     train, leaf = recipe.train, recipe.model.family
-    layout = asked(recipe.parallel, ranks)
     config = leaf.bind(vocab_size=recipe.tokenizer.ids)
-    refuse(layout, config.axes(), rows=train.batch // train.sequence, sequence=train.sequence)
-    schedule.refuse(layout, config.num_hidden_layers, passes(train, layout))
+    layout = layout_of(recipe, ranks, config)
     policy = Policy(torch.float32 if train.precision == "fp32" else torch.bfloat16, "cpu")
     family, size = find(leaf.kind, leaf.use), micro_batch(train, layout)
     return rehearse(family, config, train, layout, rank=rank, policy=policy, micro_batch=size)

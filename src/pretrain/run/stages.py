@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from pretrain.base import remote
 from pretrain.base.errors import UserError, nearest
 from pretrain.base.files import digest_file, write
 from pretrain.corpus.build import Build
@@ -29,12 +30,13 @@ from pretrain.events.log import Log
 from pretrain.events.read import all_of
 from pretrain.order.pack import Rows
 from pretrain.order.phases import source_of
-from pretrain.parallel import launch, layout
+from pretrain.parallel import launch
 from pretrain.recipe.bind import bind_all
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.recipe.tokenizer import Tokenizer as Section
 from pretrain.run import tokens
 from pretrain.run.find import files_of, inputs
+from pretrain.run.layout import layout_of
 from pretrain.run.store import Key, Store
 from pretrain.run.strata import strata
 from pretrain.shards.format import SHARD_VERSION
@@ -122,22 +124,26 @@ def execute(
     first: str | None = None,
     last: str | None = None,
     dry: bool = False,
+    ranks: int | None = None,
     subscribers: Sequence[Callable[[Event], None]] = (),
 ) -> Path:
     """Runs every stage of a recipe whose inputs changed and returns the run directory.
 
     `directory` is `runs/<run.name>` here, if not said; `store/` stands beside the folder of runs. Stages outside
-    `first` … `last` are used, not run; with `dry` none is run, and each says whether it would be, and why. Raises
-    UserError.
+    `first` … `last` are used, not run; with `dry` none is run, and each says whether it would be, and why. `ranks`
+    would train then, those that were started if not said. Raises UserError.
     """
     stages = chosen(only, first, last)
     if recipe.model.from_ is not None and _needed(stages, 1):
         recipe = importlib.import_module("pretrain.run.published").completed(recipe)  # with torch
     bind_all(recipe, training=_needed(stages, 3))
-    layout.asked(recipe.parallel, launch.size())
+    if _needed(stages, 3):
+        layout_of(recipe, ranks or launch.size())
     inputs(recipe)
     run = RunDirectory((Path(directory) if directory is not None else Path("runs") / recipe.run.name).absolute())
     context = Context(recipe, run, Store(run.store), lambda event: None, dry)
+    if recipe.run.checkpoints is not None and "train" in stages and not dry and launch.rank() == 0:
+        remote.try_out(remote.place(recipe.run.checkpoints) / recipe.run.name)
     if dry:
 
         def tell(event: Event) -> None:

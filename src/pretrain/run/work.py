@@ -35,11 +35,11 @@ from pretrain.order.phases import source_of
 from pretrain.order.vocabulary import vocabulary
 from pretrain.parallel import launch, schedule
 from pretrain.parallel.apply import Ranks
-from pretrain.parallel.layout import SHARDED, Layout, asked, refuse
+from pretrain.parallel.layout import SHARDED
 from pretrain.precision.policy import Policy
 from pretrain.precision.rounding import Rounding
 from pretrain.recipe.recipe import Recipe, tree
-from pretrain.recipe.train import Train
+from pretrain.run.layout import layout_of, micro_batch, passes
 from pretrain.run.mixture import filled, first_history, most_epochs
 from pretrain.run.open import checkpoints_of
 from pretrain.run.precision import policy_of
@@ -53,8 +53,6 @@ from pretrain.train.clock import Clock
 from pretrain.train.recompute import recompute
 from pretrain.train.step import Steps
 
-MICRO_TOKENS = 16384  # tokens in a forward pass where the recipe does not say
-FILLED = 4  # micro-batches for each stage, of which then less than a fifth of the time is bubble
 MANNER = (  # keys that change no weight
     "log_every", "checkpoint_every", "keep", "evaluate_every", "sample_every", "recompute", "activation_bytes",
 )  # fmt: skip
@@ -263,13 +261,8 @@ class Work:
 
     def divide(self) -> None:
         """Finds the layout of the ranks that were started. Raises UserError where it cannot be."""
-        section, train = self.recipe.parallel, self.recipe.train
-        layout = asked(section, launch.size())
-        row = self.recipe.tokens.row or train.sequence
-        shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
-        refuse(layout, self.config.axes(), rows=train.batch // row, sequence=shortest)
+        train, layout = self.recipe.train, layout_of(self.recipe, launch.size(), self.config)
         count = passes(train, layout)
-        schedule.refuse(layout, self.config.num_hidden_layers, count)
         if count < layout.pp:
             share = schedule.bubble(layout.pp, count, layout.chunks)
             text = f"micro-batches {count} for {layout.pp} stages: {share:.0%} of the time is bubble"
@@ -280,19 +273,3 @@ class Work:
         """A state to measure steps on."""
         state = self.state(self.data())
         return state, self.steps(state.model, compiled=self.recipe.train.compile == "always")
-
-
-def micro_batch(section: Train, layout: Layout) -> int:
-    """Samples in a forward pass: as said, or what fits; of several stages so few that these are busy."""
-    samples = section.batch // section.sequence // layout.data
-    most = max(MICRO_TOKENS // section.sequence, 1)
-    if layout.pp > 1:
-        most = max(min(most, samples // (FILLED * layout.pp)), 1)
-    rounds = layout.pp if layout.chunks > 1 else 1  # interleaved passes come in rounds
-    fit = (n for n in range(min(samples, most), 0, -1) if samples % n == 0 and samples // n % rounds == 0)
-    return section.micro_batch or next(fit, 1)
-
-
-def passes(section: Train, layout: Layout) -> int:
-    """Micro-batches of a step that a rank sees."""
-    return -(-(section.batch // section.sequence // layout.data) // micro_batch(section, layout))
