@@ -34,8 +34,16 @@ CONFIG = LLAMA.Config(
 )
 
 
-def of(layout: Layout, *, samples: int, micro: int, rank: int = 0, more: Sequence[str] = ()) -> Rehearsal:
-    """A rank with so many samples, in float32."""
+def of(
+    layout: Layout,
+    *,
+    samples: int,
+    micro: int,
+    rank: int = 0,
+    compute: torch.dtype = torch.float32,
+    more: Sequence[str] = (),
+) -> Rehearsal:
+    """A rank with so many samples."""
     recipe = load(
         "llama_10m",
         [
@@ -45,7 +53,7 @@ def of(layout: Layout, *, samples: int, micro: int, rank: int = 0, more: Sequenc
             *more,
         ],
     )
-    policy = Policy(torch.float32, "cpu")
+    policy = Policy(compute, "cpu")
     return rehearse(LLAMA, CONFIG, recipe.train, layout, rank=rank, policy=policy, micro_batch=micro)
 
 
@@ -69,6 +77,18 @@ def test_fsdp_says_each_block_twice_and_sums_it_once() -> None:
     gathers = found.messages["all-gather", "fold"]
     assert gathers == (parts * (2 * LAYERS + 3), parts * (2 * LAYERS * block + 2 * further + ends) * 4)
     assert found.numbers == (LAYERS * block + further + ends) // 4
+
+
+def test_matrices_travel_in_bfloat16_and_gradients_in_float32() -> None:
+    layout, parts = Layout(shard=4), 2
+    matrices, norms = 2 * WIDTH * WIDTH + 2 * WIDTH * (WIDTH // 2) + 3 * WIDTH * INNER, 2 * WIDTH
+    head, embed = VOCAB * WIDTH, VOCAB * WIDTH + WIDTH
+    found = of(layout, samples=4, micro=2, compute=torch.bfloat16)
+    gathers, sums = found.messages["all-gather", "fold"], found.messages["reduce-scatter", "fold"]
+    # Norms and the embedding are in the same messages, in float32.
+    narrow, wide = 2 * LAYERS * matrices + head, 2 * LAYERS * norms + embed
+    assert gathers == (parts * (2 * LAYERS + 1), parts * (2 * narrow + 4 * wide))
+    assert sums == (parts * (LAYERS + 1), parts * (LAYERS * (matrices + norms) + head + embed) * 4)
 
 
 def test_tensor_parallelism_says_activations_twice_a_layer_each_way() -> None:
@@ -96,7 +116,7 @@ def test_rows_travel_to_their_experts_and_back_each_way() -> None:
     assert found.layout == Layout(shard=8, ep=4)
     rows = sequence * chosen * width * 2  # bfloat16
     assert found.messages["all-to-all", "ep"] == (layers * 5, layers * (experts * 8 + 4 * rows))
-    stack = 3 * 352 * width * experts // 4 * 4  # a quarter of the experts, in float32
+    stack = 3 * 352 * width * experts // 4 * 2  # a quarter of the experts, in bfloat16
     assert found.messages["all-gather", "expert_shard"] == (layers * 2, layers * 2 * stack)  # before each pass
 
 

@@ -96,7 +96,8 @@ class _Chunked(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=hidden.device)
         wanted = hidden.requires_grad or head.requires_grad
         fresh = torch.empty_like if len(hidden) else torch.zeros_like
-        grads = [fresh(hidden), fresh(head)] if wanted else []
+        kind = head.grad_dtype if head.is_leaf else head.dtype  # wider, where ranks have sent it in bfloat16
+        grads = [fresh(hidden), fresh(head, dtype=kind)] if wanted else []
         grads += [torch.zeros_like(bias)] if wanted and bias is not None else []
         matrix = head.to(compute)
         rows = max(CHUNK_LOGITS // head.shape[0], 1)

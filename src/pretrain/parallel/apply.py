@@ -123,9 +123,15 @@ class Ranks:
         """Which of the layout's `data` shares of a batch is this rank's."""
         return self.place("replicate") * self.layout.shard + self.place("shard")
 
-    def apply(self, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis]) -> list[Weight]:
+    def apply(
+        self,
+        model: nn.Module,
+        rows: Sequence[Weight],
+        axes: Mapping[str, Axis],
+        gathered: torch.dtype = torch.float32,
+    ) -> list[Weight]:
         """Leaves a rank its part of the model, and returns the rows of what that is of. A gradient is a sum over ranks,
-        never a mean. Raises UserError."""
+        never a mean. Matrices in float32 are sent to ranks that need them as `gathered`. Raises UserError."""
         rows = expand(rows)
         if self.layout.cp > 1:
             divide(model, self.group("cp"))
@@ -136,7 +142,8 @@ class Ranks:
         if self.layout.tp > 1:
             share(model, rows, axes, self.group("tp"))
         if self.layout.replicate * self.layout.fold > 1:
-            from pretrain.parallel.data import in_pieces  # half a second that one rank does not need
+            # Half a second that one rank does not need.
+            from pretrain.parallel.data import Narrow, in_pieces
 
             reshard = False if self.layout.pp > 1 else None  # passes of other micro-batches come before its backward
             stacks = [one.stacks for one in model.modules() if isinstance(one, Experts)] if self.layout.ep > 1 else []
@@ -145,6 +152,8 @@ class Ranks:
                 mesh = self.view("replicate", name) if self.layout.replicate > 1 else self.view(name)
                 for module in modules:
                     in_pieces(module, mesh, reshard=reshard)
+            if gathered is torch.bfloat16:
+                model.register_forward_pre_hook(Narrow(model, rows), prepend=True)
         if self.layout.pp > 1:
             join(model, axes, self.stages)
         return rows

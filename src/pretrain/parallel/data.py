@@ -1,12 +1,22 @@
-"""A copy of the model in pieces between steps (FSDP2; Zhao et al. 2023, arXiv 2304.11277)."""
+"""A copy of the model in pieces between steps (FSDP2; Zhao et al. 2023, arXiv 2304.11277).
 
-from collections.abc import Sequence
-from typing import cast
+Matrices that are kept in float32 and multiplied in bfloat16 are gathered in bfloat16: a cast before a message is that
+after it, at half the bytes. And none of them is kept until the backward pass, which gathers them again: of weights in
+float32 autograd would keep what autocast makes of them, the whole model in bfloat16 on every rank.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from pretrain.model.weights import Weight
+
+MADE = ("all_gather_outputs", "_unsharded_param")  # what FSDP makes of a weight, once
 
 
 def in_pieces(module: nn.Module, mesh: DeviceMesh, *, reshard: bool | None = None) -> None:
@@ -38,3 +48,47 @@ def whole_no_more(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+class Narrow:
+    """A hook of a model before its forward pass: matrices in float32, and a head of its own, are gathered in bfloat16
+    and have gradients in float32. Where no gradient is asked for, they are gathered as they are kept.
+
+    A message may hold several dtypes, as FSDP2 sends weights that cast themselves; there is no other way to ask for it
+    than to tell each weight. What is made of one is laid aside until the next pass of the same kind.
+    """
+
+    def __init__(self, model: nn.Module, rows: Sequence[Weight]) -> None:
+        names = (
+            weight.name.rpartition(".")
+            for weight in rows
+            if weight.group == "matrix" or (weight.name, weight.tied) == ("head.weight", None)
+        )
+        multiplied = {(model.get_submodule(owner), last) for owner, _, last in names}
+        states = [module._get_fsdp_state() for module in model.modules() if isinstance(module, FSDPModule)]
+        groups = {group for state in states if (group := state._fsdp_param_group) is not None}
+        self.root, self.narrow = states[0], False
+        self.aside: dict[Any, dict[str, Any]] = {}
+        for one in (one for group in groups for one in group.fsdp_params):
+            place = one._module_info.module, one._module_info.param_name
+            if place in multiplied and one.sharded_param.dtype is torch.float32:
+                one.init_unsharded_param = partial(_made, one, one.init_unsharded_param)  # type: ignore[method-assign]
+                self.aside[one] = {"all_gather_outputs": []}
+
+    @torch.compiler.disable
+    def __call__(self, model: nn.Module, given: object) -> None:
+        """Before a pass."""
+        self.root._lazy_init()  # as the pass would: it begins with all as it is kept
+        if self.narrow is torch.is_grad_enabled():
+            return
+        self.narrow = not self.narrow
+        whole_no_more(model)
+        for one, other in self.aside.items():
+            one.param_dtype = torch.bfloat16 if self.narrow else None
+            self.aside[one] = {name: vars(one).pop(name) for name in MADE if name in vars(one)}
+            vars(one).update(other)
+
+
+def _made(one: Any, make: Callable[[], None]) -> None:
+    make()
+    one._unsharded_param.grad_dtype = torch.float32

@@ -78,7 +78,7 @@ def rehearse(
         with torch.device("meta"):
             looks = ahead or len(getattr(model, "ahead", ()))
             rows = [*rows, *(add_ahead(model, rows, ahead) if looks else [])]
-        rows = ranks.apply(model, rows, axes)
+        rows = ranks.apply(model, rows, axes, policy.gathered)
         for module in model.modules():
             if isinstance(module, Experts) and module.dispatch is not None:
                 module.dispatch = Dispatch(ranks.group("ep"), even)

@@ -38,6 +38,11 @@ class Policy:
             return self.scaling.kind
         return "fp32" if self.compute is not torch.bfloat16 else "bf16_pure" if self.pure else "bf16"
 
+    @property
+    def gathered(self) -> torch.dtype:
+        """What matrices that are kept in float32 are sent as to ranks that multiply by them: scales are of float32."""
+        return self.compute if self.scaling is None else torch.float32
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass."""
         return torch.autocast(self.device, self.compute) if self.compute is torch.bfloat16 else nullcontext()

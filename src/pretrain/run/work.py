@@ -210,7 +210,7 @@ class Work:
             further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
         rows, axes = [*self.rows, *further], self.config.axes()
         self.wide = narrowed(model, rows, axes, self.policy, dict.fromkeys(SHARDED, self.ranks.layout.tp))
-        rows = self.ranks.apply(model, rows, axes)
+        rows = self.ranks.apply(model, rows, axes, self.policy.gathered)
         materialise(model, rows, self.device)
         folder = self.recipe.model.from_
         theirs = {weight.name for weight in expand(self.rows)} if folder is not None else set()
