@@ -26,8 +26,11 @@ MUTANTS = [
         "_unsharded_param.grad_dtype = torch.float32",
         "_unsharded_param.grad_dtype = None",
     ),
-    ("src/pretrain/parallel/data.py", "if self.narrow is torch.is_grad_enabled():", "if self.narrow:"),
-    ("src/pretrain/parallel/data.py", "            vars(one).update(other)", "            pass"),
+    (
+        "src/pretrain/parallel/data.py",
+        "    settle(policy)\n",
+        "    settle(MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16))\n",
+    ),
     ("src/pretrain/parallel/apply.py", "if gathered is torch.bfloat16:", "if False:"),
     ("src/pretrain/objective/cross_entropy.py", "fresh(head, dtype=kind)", "fresh(head)"),
 ]
@@ -59,7 +62,7 @@ def after(family: str, on: Ranks, gathered: torch.dtype, *, micro: int, what: Wh
     mine = both() if on.alone else batch(on.data_rank, on.layout.data)
     tokens, out = torch.arange(13)[None] % 48, dict[str, torch.Tensor]()
     for number in range(2):
-        with torch.no_grad():  # before the first step, and between steps
+        with torch.no_grad(), policy.autocast():  # before the first step, and between steps
             out[f"logits {number}"] = model.head(model(tokens, causal=causal).hidden)  # type: ignore[operator]
         out[f"loss {number}"] = train_step(state, mine, steps, 1.0).loss
     on.fold(model)

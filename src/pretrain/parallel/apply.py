@@ -143,7 +143,7 @@ class Ranks:
             share(model, rows, axes, self.group("tp"))
         if self.layout.replicate * self.layout.fold > 1:
             # Half a second that one rank does not need.
-            from pretrain.parallel.data import Narrow, in_pieces
+            from pretrain.parallel.data import in_pieces, send_narrow
 
             reshard = False if self.layout.pp > 1 else None  # passes of other micro-batches come before its backward
             stacks = [one.stacks for one in model.modules() if isinstance(one, Experts)] if self.layout.ep > 1 else []
@@ -153,7 +153,7 @@ class Ranks:
                 for module in modules:
                     in_pieces(module, mesh, reshard=reshard)
             if gathered is torch.bfloat16:
-                model.register_forward_pre_hook(Narrow(model, rows), prepend=True)
+                send_narrow(model, rows)
         if self.layout.pp > 1:
             join(model, axes, self.stages)
         return rows

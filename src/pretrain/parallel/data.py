@@ -16,8 +16,6 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from pretrain.model.weights import Weight
 
-MADE = ("all_gather_outputs", "_unsharded_param")  # what FSDP makes of a weight, once
-
 
 def in_pieces(module: nn.Module, mesh: DeviceMesh, *, reshard: bool | None = None) -> None:
     """Leaves a rank its piece of a block, or of what stands around the blocks; gradients are summed, never averaged.
@@ -50,43 +48,30 @@ def whole_no_more(model: nn.Module) -> None:
             module.reshard()
 
 
-class Narrow:
-    """A hook of a model before its forward pass: matrices in float32, and a head of its own, are gathered in bfloat16
-    and have gradients in float32. Where no gradient is asked for, they are gathered as they are kept.
+def send_narrow(model: nn.Module, rows: Sequence[Weight]) -> None:
+    """Has matrices in float32, and a head of its own, gathered in bfloat16; their gradients are float32 still.
 
     A message may hold several dtypes, as FSDP2 sends weights that cast themselves; there is no other way to ask for it
-    than to tell each weight. What is made of one is laid aside until the next pass of the same kind.
+    than to tell each weight.
     """
+    names = (
+        weight.name.rpartition(".")
+        for weight in rows
+        if weight.group == "matrix" or (weight.name, weight.tied) == ("head.weight", None)
+    )
+    multiplied = {(model.get_submodule(owner), last) for owner, _, last in names}
+    states = [module._get_fsdp_state() for module in model.modules() if isinstance(module, FSDPModule)]
+    groups = {group for state in states if (group := state._fsdp_param_group) is not None}
+    for one in (one for group in groups for one in group.fsdp_params):
+        place = one._module_info.module, one._module_info.param_name
+        if place in multiplied and one.sharded_param.dtype is torch.float32:
+            one.init_dtype_attrs = partial(_sent, one, one.init_dtype_attrs)  # type: ignore[method-assign]
+            one.init_unsharded_param = partial(_made, one, one.init_unsharded_param)  # type: ignore[method-assign]
 
-    def __init__(self, model: nn.Module, rows: Sequence[Weight]) -> None:
-        names = (
-            weight.name.rpartition(".")
-            for weight in rows
-            if weight.group == "matrix" or (weight.name, weight.tied) == ("head.weight", None)
-        )
-        multiplied = {(model.get_submodule(owner), last) for owner, _, last in names}
-        states = [module._get_fsdp_state() for module in model.modules() if isinstance(module, FSDPModule)]
-        groups = {group for state in states if (group := state._fsdp_param_group) is not None}
-        self.root, self.narrow = states[0], False
-        self.aside: dict[Any, dict[str, Any]] = {}
-        for one in (one for group in groups for one in group.fsdp_params):
-            place = one._module_info.module, one._module_info.param_name
-            if place in multiplied and one.sharded_param.dtype is torch.float32:
-                one.init_unsharded_param = partial(_made, one, one.init_unsharded_param)  # type: ignore[method-assign]
-                self.aside[one] = {"all_gather_outputs": []}
 
-    @torch.compiler.disable
-    def __call__(self, model: nn.Module, given: object) -> None:
-        """Before a pass."""
-        self.root._lazy_init()  # as the pass would: it begins with all as it is kept
-        if self.narrow is torch.is_grad_enabled():
-            return
-        self.narrow = not self.narrow
-        whole_no_more(model)
-        for one, other in self.aside.items():
-            one.param_dtype = torch.bfloat16 if self.narrow else None
-            self.aside[one] = {name: vars(one).pop(name) for name in MADE if name in vars(one)}
-            vars(one).update(other)
+def _sent(one: Any, settle: Callable[[MixedPrecisionPolicy], None], policy: MixedPrecisionPolicy) -> None:
+    settle(policy)
+    one.param_dtype = torch.bfloat16
 
 
 def _made(one: Any, make: Callable[[], None]) -> None:

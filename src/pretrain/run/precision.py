@@ -37,10 +37,10 @@ def stays_wide(names: Sequence[str], policy: Policy) -> Notice:
 
 
 def within(policy: Policy, call: "Callable[[State], None]") -> "Callable[[State], None]":
-    """A callable of a state whose weights may differ in dtype: products are then of one."""
+    """A callable of a state, which computes as steps do."""
 
     def inside(state: "State") -> None:
         with policy.autocast():
             call(state)
 
-    return inside if policy.pure else call
+    return inside
