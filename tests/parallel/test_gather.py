@@ -26,11 +26,7 @@ MUTANTS = [
         "_unsharded_param.grad_dtype = torch.float32",
         "_unsharded_param.grad_dtype = None",
     ),
-    (
-        "src/pretrain/parallel/data.py",
-        "    settle(policy)\n",
-        "    settle(MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16))\n",
-    ),
+    ("src/pretrain/parallel/data.py", "one.param_dtype = torch.bfloat16", "pass"),
     ("src/pretrain/parallel/apply.py", "if gathered is torch.bfloat16:", "if False:"),
     ("src/pretrain/objective/cross_entropy.py", "fresh(head, dtype=kind)", "fresh(head)"),
 ]
