@@ -62,7 +62,7 @@ def main() -> None:
     initialise(model, table, 0.02, 0)
     model.to(where)
     policy = choose(arguments.precision, where)
-    narrowed(model, table, axes, policy, {})
+    narrowed(model, table, axes, policy)
     recompute(model, arguments.recompute)
     told: list[Step] = []
 

@@ -200,10 +200,15 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(recipe:
     assert_equal_to_straight(recipe, found)
 
 
-def test_what_is_saved_after_all_were_damaged_stays(recipe: Path) -> None:
+def test_what_is_saved_after_the_only_one_was_damaged_stays(recipe: Path) -> None:
     found, _ = run(recipe, last="train")
-    for state in found.checkpoints.glob("step-*/state.json"):
-        state.write_text("")
+    *old, last = sorted(found.checkpoints.glob("step-*"))
+    for folder in (*old, last):
+        (folder / "state.json").write_text("")
+    with pytest.raises(UserError, match=f"all {len(old) + 1} checkpoints are damaged: .*state.json.* all moved away"):
+        run(recipe, last="train")
+    for folder in old:
+        shutil.rmtree(folder)
     _, events = run(recipe, "train.keep=1", "train.checkpoint_every=2", last="train")
     saved = [event.step for event in events if isinstance(event, Saved)]
     gone = [

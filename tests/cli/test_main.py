@@ -72,6 +72,11 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
         ),
         (["sample", "nowhere"], r"nowhere: no such folder; expected a run directory"),
         (["evaluate", "x", "--data", "missing.txt"], r"missing\.txt: no such file or directory"),
+        (["run", "quickstart", "--ranks", "0"], "--ranks: 0 is no whole number above 0"),
+        (["check", "quickstart", "--ranks", "64", "parallel.tp=64"], r"64 does not divide the \d+ attention heads"),
+        (["run", "quickstart", "parallel.tp=2"], r"does not divide 1 rank; expected .*, or 2 ranks \(--ranks 2\)"),
+        (["launch", "slurm", "quickstart", "parallel.tp=8"], "parallel.tp = 8 does not divide"),
+        (["run", "quickstart", "run.checkpoints=/dev/null"], "/dev/null/quickstart: Not a directory; expected a place"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -60,7 +60,7 @@ def test_a_verdict_says_what_does_not_hold() -> None:
     found = judge("kill", killed, plain, same)
     assert found.wrong == () and found.lost_seconds == pytest.approx(3.5) and "SIGKILL" in found.named
     assert found.text == "kill: holds: weights are the same to the last bit, 4 s lost"
-    assert judge("kill", killed, plain, plain).wrong == ("the log names no 'rank 1 on node ended by SIGKILL'",)
+    assert judge("kill", killed, plain, plain).wrong == ("the log does not say 'rank 1 on node ended by SIGKILL'",)
     assert judge("kill", killed, plain, facts((1,))).wrong == ("its exit codes are 1, expected 0",)
     assert judge("kill", killed, plain, facts((None,))).wrong == ("its exit codes are none in time, expected 0",)
     assert judge("kill", killed, plain, replace(same, step=5)).wrong == ("it ended at step 5 of 6",)

@@ -14,7 +14,7 @@ from pretrain.model.weights import initialise, local
 from pretrain.order.batch import Batch, Vocabulary
 from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks, trained
-from pretrain.parallel.layout import SHARDED, Layout
+from pretrain.parallel.layout import Layout
 from pretrain.precision.linear import Scaling
 from pretrain.precision.policy import Policy, choose
 from pretrain.precision.rounding import Rounding
@@ -40,7 +40,7 @@ def begin(family: str, policy: Policy, on: Ranks, dtype: torch.dtype) -> tuple[S
     config = module.Config(**MODELS[family])
     rows, axes, model = module.weights(config), config.axes(), make(module, config).to(dtype)
     initialise(model, rows, 0.3, 0)
-    assert narrowed(model, rows, axes, policy, dict.fromkeys(SHARDED, on.layout.tp)) == []
+    assert narrowed(model, rows, axes, policy) == []
     on.apply(model, rows, axes)
     adamw = find("optimizer.kinds", "adamw").AdamW(lr=0.01)
     moves = adamw.build(model, rows, rounding=Rounding(1, on.places(rows, axes)))

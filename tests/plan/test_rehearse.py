@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.cli.main import main
+from pretrain.model.weights import parameters
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.layout import Layout
 from pretrain.plan.rehearse import Rehearsal, Watch, rehearse
@@ -134,13 +135,24 @@ def test_a_rank_of_16384_of_the_70b_recipe() -> None:
 
 
 def test_the_most_at_once_is_of_what_lives_together() -> None:
-    with FakeTensorMode(), Watch(Ranks()) as watch:
+    with FakeTensorMode(), Watch(Ranks(), 1.0) as watch:
         for _ in range(3):
             first = torch.empty(1000)
             del first
         both = torch.empty(1000), torch.empty(500)
         assert len(both) == 2
     assert watch.peak == 1500 * 4
+
+
+@pytest.mark.parametrize("name", ["bert_10m", "gpt_oss_10m", "fill_in_middle"])
+def test_what_depends_on_numbers_is_rehearsed_too(name: str) -> None:
+    """Which places are masked, how many rows an expert has, where a text is cut: two ranks hold a half each."""
+    recipe = load(name, ["train.batch=4096", "parallel.shard=2"])
+    config = recipe.model.family.bind(vocab_size=recipe.tokenizer.ids)
+    family = find(recipe.model.family.kind, recipe.model.family.use)
+    found = rehearsed(recipe, 2, 0)
+    assert 2 * found.numbers == pytest.approx(parameters(family.weights(config), config.axes()), rel=1e-3)
+    assert found.messages["all-gather", "fold"].number > config.num_hidden_layers
 
 
 def test_the_command_prints_a_table_and_refuses_what_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:

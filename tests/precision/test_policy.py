@@ -13,7 +13,7 @@ from pretrain.base.extension import find
 from pretrain.checkpoint.save import load, newest, save
 from pretrain.checkpoint.state import State
 from pretrain.model.folder import make
-from pretrain.model.narrow import narrowed
+from pretrain.model.narrow import narrowed, refuse
 from pretrain.model.weights import expand, initialise
 from pretrain.order.batch import Batch, Vocabulary
 from pretrain.order.order import History, Segment
@@ -53,7 +53,7 @@ def begin(family: str, policy: Policy, optimizer: str = "adamw") -> tuple[State,
     config = module.Config(**MODELS[family])
     rows, model = module.weights(config), make(module, config)
     initialise(model, rows, 0.1, 0)
-    assert narrowed(model, rows, config.axes(), policy, {}) == []
+    assert narrowed(model, rows, config.axes(), policy) == []
     kinds = find("optimizer.kinds", optimizer)
     options = kinds.AdamW(lr=3e-3) if optimizer == "adamw" else kinds.Muon(lr=0.02)
     moves = options.build(model, rows, rounding=Rounding(1))
@@ -141,7 +141,7 @@ def test_a_layout_that_would_leave_matrices_out_is_refused() -> None:
     module = find("model.families", "llama")
     config = module.Config(**MODELS["llama"])
     with pytest.raises(UserError, match=r"parallel.tp: fp8 needs multiples of 16.*q.weight would be 8 x 32"):
-        narrowed(make(module, config), module.weights(config), config.axes(), choose("fp8", "cpu"), {"q": 4})
+        refuse(module.weights(config), config.axes(), choose("fp8", "cpu"), ["q"], 4)
     small = module.Config(**{**MODELS["llama"], "intermediate_size": 40})
-    stay = narrowed(make(module, small), module.weights(small), small.axes(), choose("fp8", "cpu"), {})
+    stay = narrowed(make(module, small), module.weights(small), small.axes(), choose("fp8", "cpu"))
     assert len(stay) == 6 and all(".mlp." in name for name in stay)

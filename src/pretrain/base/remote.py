@@ -36,7 +36,9 @@ class Remote:
             yield fsspec.core.url_to_fs(self.url)
         except FileNotFoundError:
             raise FileNotFoundError(self.url) from None
-        except (ImportError, ValueError) as error:
+        except ValueError as error:
+            raise UserError(str(error), where=self.url, expected="such as s3://bucket/folder") from None
+        except ImportError as error:
             raise UserError(str(error), where=self.url, expected="pip install 'pretrain[remote]'") from None
         except UserError:
             raise

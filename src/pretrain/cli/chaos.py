@@ -42,13 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"no scenario {name!r}", expected="one of --list", near=nearest(name, SCENARIOS))
     if arguments.ranks < 2:
         raise UserError(f"--ranks {arguments.ranks}", expected="2 or more, of which one can fail")
-    if load(arguments.recipe, overrides).run.checkpoints is not None:
+    recipe = load(arguments.recipe, overrides)
+    often = recipe.train.checkpoint_every
+    if not often or (recipe.train.steps is not None and recipe.train.steps < 3 * often):
+        what = f"train.checkpoint_every = {often}: too few checkpoints that a run could go on from"
+        raise UserError(
+            what, where=str(recipe.origin("train.checkpoint_every")), expected="a third of its steps or less"
+        )
+    if recipe.run.checkpoints is not None:
         raise UserError("run.checkpoints is said", expected="none: what is damaged here lies in a folder of its own")
     if not Path("/proc/self/task").exists():
         raise MachineError("this system has no /proc, where the processes of ranks are found")
     file = Path(arguments.recipe)
-    recipe = str(file.absolute()) if file.exists() else arguments.recipe
-    chaos = Chaos(Path(FOLDER).absolute(), recipe, overrides, arguments.ranks)
+    source = str(file.absolute()) if file.exists() else arguments.recipe
+    chaos = Chaos(Path(FOLDER).absolute(), source, overrides, arguments.ranks, recipe.layers.origins)
     verdicts = []
     for name in names:
         one = SCENARIOS[name]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -114,7 +115,11 @@ def judge(scenario: str, expected: Expected, plain: Facts, hurt: Facts) -> Verdi
     said, wrong = named(hurt.events), list[str]()
     if hurt.exits != expected.exits:
         wrong.append(f"its exit codes are {_codes(hurt.exits)}, expected {_codes(expected.exits)}")
-    wrong += [f"the log names no {one!r}" for one in expected.names if not any(re.search(one, line) for line in said)]
+    wrong += [
+        f"the log does not say {_words(one)!r}"
+        for one in expected.names
+        if not any(re.search(one, line) for line in said)
+    ]
     far = difference(plain.weights, hurt.weights)
     weights = "weights are the same to the last bit" if far == 0 else f"weights differ by {far:.1e}"
     if not hurt.weights or hurt.step != plain.step:
@@ -127,6 +132,12 @@ def judge(scenario: str, expected: Expected, plain: Facts, hurt: Facts) -> Verdi
         wrong += _skipped(plain, hurt)
         weights = "steps are the same up to the batch that was passed over, and all rows after it are learned"
     return Verdict(scenario, "; ".join(said), max(hurt.seconds - plain.seconds, 0.0), weights, tuple(wrong))
+
+
+def _words(pattern: str) -> str:
+    """A pattern as a person would write it."""
+    signs = ((r"[\d.]+", "N"), (r"\d+", "N"), (r"\S+", "NODE"), (".*", "…"), (r"\(", "("))
+    return reduce(lambda text, sign: text.replace(*sign), signs, pattern)
 
 
 def _codes(exits: Sequence[int | None]) -> str:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -290,8 +290,11 @@ SCENARIOS = {
 class Chaos:
     """Runs scenarios of a recipe under a folder, each beside the run without a fault, which is made once a layout."""
 
-    def __init__(self, folder: Path, recipe: str, overrides: Sequence[str], ranks: int) -> None:
+    def __init__(
+        self, folder: Path, recipe: str, overrides: Sequence[str], ranks: int, said: Collection[str] = ()
+    ) -> None:
         self._folder, self._recipe, self._overrides, self._ranks = folder, recipe, tuple(overrides), ranks
+        self._said = said  # keys of which a recipe keeps its own value
         self._plain: dict[tuple[str, ...], Facts] = {}
 
     def plain(self, layout: tuple[str, ...] = ()) -> Facts:
@@ -300,15 +303,18 @@ class Chaos:
             name = "plain" + (f"-{len(self._plain)}" if layout else "")
             facts = self._run(name, layout, lambda trial: [trial.end(trial.start())], Facts((), [], {}))
             if facts.exits != (0,):
-                what = f"the run fails without a fault, with exit code {facts.exits[0]}"
-                raise UserError(what, where=str(self._folder / name / OUTPUT), expected="a recipe that runs")
+                output = self._folder / name / OUTPUT
+                *_, last = ["", *output.read_text().splitlines()]
+                what = f"the run fails without a fault, with exit code {facts.exits[0]}: {last}"
+                raise UserError(what, where=str(output), expected="a recipe that runs")
             self._plain[layout] = facts
         return self._plain[layout]
 
     def hurt(self, name: str) -> Facts:
         """What a run leaves that a scenario befalls."""
         one = SCENARIOS[name]
-        return self._run(name, (*one.layout, *one.options), one.act, self.plain(one.layout))
+        options = [option for option in one.options if option.partition("=")[0] not in self._said]
+        return self._run(name, (*one.layout, *options), one.act, self.plain(one.layout))
 
     def _run(
         self, name: str, options: tuple[str, ...], act: Callable[[Trial], Sequence[int | None]], plain: Facts

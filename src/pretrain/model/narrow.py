@@ -1,7 +1,7 @@
 """Which of a model's weights a policy makes narrower, by the rows of its table."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -11,11 +11,8 @@ from pretrain.precision.linear import narrow
 from pretrain.precision.policy import Policy
 
 
-def narrowed(
-    model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], policy: Policy, shares: Mapping[str, int]
-) -> list[str]:
-    """Prepares a whole model for a policy, before anything is divided; `shares` says into how many parts ranks will
-    divide an axis. Returns the matrices whose products stay wide. Raises UserError where a layout would decide that."""
+def narrowed(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], policy: Policy) -> list[str]:
+    """Prepares a whole model for a policy, before anything is divided; gives the matrices whose products stay."""
     if policy.pure:
         for name, narrower in _bfloat16(rows, policy.higher).items():
             if narrower:
@@ -23,15 +20,29 @@ def narrowed(
                 parameter.data = parameter.data.bfloat16()
     if policy.scaling is None:
         return []
-    matrices = {w.name: w for w in expand(rows) if w.group == "matrix" and w.tied is None and not w.buffer}
-    sizes = {name: _sizes(weight, axes, {}) for name, weight in matrices.items()}
+    return narrow(model, {weight.name: _sizes(weight, axes, {}) for weight in _matrices(rows)}, policy.scaling)
+
+
+def refuse(rows: Sequence[Weight], axes: Mapping[str, Axis], policy: Policy, shared: Sequence[str], tp: int) -> None:
+    """Raises UserError where ranks that divide the `shared` axes would decide whether a product is narrow."""
+    if policy.scaling is None:
+        return
     grain = policy.scaling.grain
-    for name, weight in matrices.items():
-        parts = _sizes(weight, axes, shares)
-        if all(size % grain == 0 for size in sizes[name]) and any(size % grain for size in parts):
-            what = f"parallel.tp: {policy.name} needs multiples of {grain}, and a rank's part of {name} would be"
-            raise UserError(f"{what} {' x '.join(map(str, parts))}", expected="a smaller parallel.tp")
-    return narrow(model, sizes, policy.scaling)
+
+    def parted(size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for weight in _matrices(rows):
+            parts = _sizes(weight, axes, dict.fromkeys(shared, size))
+            if any(part % grain for part in parts) and all(whole % grain == 0 for whole in _sizes(weight, axes, {})):
+                yield weight.name, parts
+
+    for name, parts in parted(tp):
+        what = f"parallel.tp: {policy.name} needs multiples of {grain}, and a rank's part of {name} would be"
+        fit = next(size for size in range(tp - 1, 0, -1) if tp % size == 0 and not any(parted(size)))
+        raise UserError(f"{what} {' x '.join(map(str, parts))}", expected=f"parallel.tp = {fit}")
+
+
+def _matrices(rows: Sequence[Weight]) -> list[Weight]:
+    return [weight for weight in expand(rows) if weight.group == "matrix" and weight.tied is None and not weight.buffer]
 
 
 def _sizes(weight: Weight, axes: Mapping[str, Axis], shares: Mapping[str, int]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from pretrain.model.ahead import add_ahead
 from pretrain.model.folder import materialise, shell
 from pretrain.model.layers.experts import Experts
 from pretrain.model.weights import expand, held, local
-from pretrain.order.batch import Batch, Vocabulary
+from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.expert import Dispatch, even
@@ -85,18 +85,22 @@ def rehearse(
         samples = section.batch // section.sequence // layout.data
         kept = waiting(ranks.place("pp"), layout.pp, -(-samples // micro_batch), layout.chunks) / layout.chunks
         recompute(model, section.recompute, (section.activation_bytes or 0) / kept)
-        watch = Watch(ranks)
+        objective, batch = section.objective.bind(), _batch(samples, section.sequence)
+        joins = np.zeros((2, config.vocab_size), bool)
+        vocabulary = Vocabulary(config.vocab_size, end=0, mask=0, fim=(0, 0, 0), joins=joins)
+        watch = Watch(ranks, float(np.mean(objective.prepare(batch, vocabulary).targets != IGNORE)))
         with FakeTensorMode(allow_non_fake_inputs=True), watch:
             materialise(model, rows, "cpu")
             optimizer = section.optimizer.bind().build(model, rows, ranks.wholly(rows, axes))
             history = History((Segment(0, {"none": 1.0}, {}),))
             state = State(model, rows, optimizer, 0, 0, history, axes, ranks)
             steps = Steps(
-                objective=section.objective.bind(), vocabulary=Vocabulary(config.vocab_size), policy=policy,
-                documents=False, clip=section.clip, z_loss=section.z_loss, micro_batch=micro_batch, forward=model,
+                objective=objective, policy=policy, documents=False,
+                vocabulary=vocabulary,
+                clip=section.clip, z_loss=section.z_loss, micro_batch=micro_batch, forward=model,
                 ranks=ranks, balance=section.balance,
             )  # fmt: skip
-            train_step(state, _batch(samples, section.sequence), steps, 1.0)
+            train_step(state, batch, steps, 1.0)
             weights = [local(held(model, weight.name)) for weight in expand(rows) if weight.tied is None]
             return Rehearsal(
                 layout, rank, sum(map(torch.numel, weights)), _bytes(weights),
@@ -106,10 +110,12 @@ def rehearse(
 
 
 class Watch(TorchDispatchMode):
-    """Counts messages and live bytes; a tensor without numbers that is asked for one says 1."""
+    """Counts messages and live bytes; a tensor without numbers that is asked for one says 1, and that it holds where
+    targets are, of which a share counts."""
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, counted: float) -> None:
         super().__init__()
+        self.counted = counted
         views = [(mesh, name) for mesh in ranks.meshes for name in mesh.mesh_dim_names or ()]
         views.sort(key=lambda view: view[1] != "fold")  # what holds all ranks has one group by several names
         self.names: dict[str, str] = {}
@@ -122,6 +128,8 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, operation: Any, types: Any, given: Any = (), named: Any = None) -> Any:
         if operation is torch.ops.aten._local_scalar_dense.default:
             return False if given[0].dtype is torch.bool else 1.0 if given[0].is_floating_point() else 1
+        if operation is torch.ops.aten.index.Tensor:
+            given = given[0], [number for one in given[1] for number in self._where(one)]
         name = operation.__name__.partition(".")[0]
         if operation.namespace == "c10d" and name in KINDS:
             self._hear(name, given)
@@ -131,6 +139,11 @@ class Watch(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self._keep(local(tensor))
         return out
+
+    def _where(self, index: Tensor | None) -> list[Tensor | None]:
+        if index is None or index.dtype is not torch.bool:
+            return [index]
+        return [index.new_empty(round(index.numel() * self.counted), dtype=torch.int64) for _ in range(index.ndim)]
 
     def messages(self) -> dict[tuple[str, str], Said]:
         """What was said so far."""
@@ -175,4 +188,12 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 def _batch(samples: int, sequence: int) -> Batch:
     ones = np.ones((samples, sequence), np.int64)
     positions = np.broadcast_to(np.arange(sequence)[:, None], (samples, sequence, 1))
-    return Batch(ones, ones, ones.astype(np.float32), ones.astype(np.int32), np.arange(samples), positions)
+    return Batch(
+        ones,
+        ones,
+        ones.astype(np.float32),
+        ones.astype(np.int32),
+        np.arange(samples),
+        positions,
+        sources=("",) * samples,
+    )

@@ -37,4 +37,6 @@ class Run:
         unit=seconds,
         at_least=1,
     )
-    notice: float = key("from a signal to stop to the end, if need be in mid-step: time to save", 60.0, unit=seconds)
+    notice: float = key(
+        "from a signal to stop to the end, if need be in mid-step: time to save", 60.0, unit=seconds, at_least=1
+    )

@@ -54,7 +54,7 @@ def job_of(recipe: Recipe, said: tuple[str, ...]) -> Job:
     launch = recipe.launch
     if launch.fewest is not None and launch.fewest > launch.nodes:
         what = f"launch.fewest = {launch.fewest} is more than launch.nodes = {launch.nodes}"
-        raise UserError(what, where=str(recipe.origin("launch.fewest")))
+        raise UserError(what, where=str(recipe.origin("launch.fewest")), expected=f"at most {launch.nodes}")
     for word in said:
         if not word.isprintable():
             raise UserError(f"{word!r} cannot stand in a script", expected="words of one line")

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from pretrain.base.extension import find
 from pretrain.parallel import schedule
-from pretrain.parallel.layout import Layout, asked, refuse
+from pretrain.parallel.layout import SHARDED, Layout, asked, refuse
 from pretrain.recipe.recipe import Recipe
 from pretrain.recipe.train import Train
 
@@ -20,6 +21,12 @@ def layout_of(recipe: Recipe, ranks: int, config: Any = None) -> Layout:
     row = recipe.tokens.row or train.sequence
     shortest = train.sequence_warmup.start if train.sequence_warmup else train.sequence
     refuse(layout, axes, rows=train.batch // row, sequence=shortest)
+    if layout.tp > 1 and train.precision not in ("auto", "fp32", "bf16", "bf16_pure"):
+        from pretrain.model import narrow  # with torch
+        from pretrain.run.precision import policy_of
+
+        leaf = recipe.model.family
+        narrow.refuse(find(leaf.kind, leaf.use).weights(known), known.axes(), policy_of(recipe), SHARDED, layout.tp)
     schedule.refuse(layout, known.num_hidden_layers, passes(train, layout))
     return layout
 

@@ -1,6 +1,7 @@
 """The stages that need torch: train, evaluate and release write into the run directory."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,11 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
             work.report(Stage(name, "skipped", why))
             continue
         work.report(Stage(name, "started", why))
+        start = time.monotonic()
         state = state or trained_state(work)
         facts = function(work, state)
         work.remember(**{name: {"key": wanted[name], **facts}})
-        work.report(Stage(name, "finished", why, str(work.run.path)))
+        work.report(Stage(name, "finished", why, str(work.run.path), time.monotonic() - start))
 
 
 def same_run(work: Work, key: dict[str, Any]) -> str:
@@ -165,6 +167,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
         work.report(Notice("warning", text))
     before = work.remembered.get("train")
     work.report(Stage("train", "started", "it goes on" if before else "nothing is there yet"))
+    start = time.monotonic()
     if before and before["threads"] != threads:
         text = f"{threads} threads instead of {before['threads']}: the last bits of what follows will differ"
         work.report(Notice("warning", text))
@@ -208,7 +211,7 @@ def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     train(state, work.data(state.history), section, total, steps, place, callbacks)
     if work.ranks.leads:
         work.report(accounts(read(work.run)))
-    work.report(Stage("train", "finished", "", str(work.checkpoints)))
+    work.report(Stage("train", "finished", "", str(work.checkpoints), time.monotonic() - start))
 
 
 def plan(work: Work, data: Data, state: State, key: dict[str, Any]) -> int:
@@ -289,9 +292,17 @@ def compiles(work: Work, peak_seconds: float) -> bool:
 def begin(work: Work, data: Data) -> State:
     """The newest whole checkpoint's, if there is one, or fresh weights; names checkpoints that are damaged."""
     found, damaged = checkpoints.newest(work.checkpoints, work.ranks)
+    if found is None and len(damaged) > 1:  # no accident of one write, and perhaps months
+        what = f"all {len(damaged)} checkpoints are damaged: {next(iter(damaged.values()))}"
+        expected = "one of them restored, or all moved away for training to begin again"
+        raise UserError(what, where=str(work.checkpoints), expected=expected)
     for path, error in damaged.items() if work.ranks.leads else ():
         aside = checkpoints.set_aside(path)
-        work.report(Notice("warning", f"a checkpoint is damaged, and set aside as {aside.name}: {error}"))
+        work.report(
+            Notice(
+                "warning", f"a checkpoint is damaged, and set aside as {aside.name} until a newer one is whole: {error}"
+            )
+        )
     if damaged and found is None:
         work.report(Notice("warning", "no whole checkpoint is left: training begins again"))
     state = work.state(data, filled=found is None)

@@ -35,7 +35,6 @@ from pretrain.order.phases import source_of
 from pretrain.order.vocabulary import vocabulary
 from pretrain.parallel import launch, schedule
 from pretrain.parallel.apply import Ranks
-from pretrain.parallel.layout import SHARDED
 from pretrain.precision.policy import Policy
 from pretrain.precision.rounding import Rounding
 from pretrain.recipe.recipe import Recipe, tree
@@ -209,7 +208,7 @@ class Work:
         with torch.device("meta"):
             further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
         rows, axes = [*self.rows, *further], self.config.axes()
-        self.wide = narrowed(model, rows, axes, self.policy, dict.fromkeys(SHARDED, self.ranks.layout.tp))
+        self.wide = narrowed(model, rows, axes, self.policy)
         rows = self.ranks.apply(model, rows, axes, self.policy.gathered)
         materialise(model, rows, self.device)
         folder = self.recipe.model.from_

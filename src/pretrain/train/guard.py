@@ -79,7 +79,7 @@ class Guard:
         if self._rule != "stop":
             if len(late) < self._rules.patience:
                 return
-            what += f", and {len(late)} times already batches were passed over within {span}"
+            what += f", and {len(late)} of the last {span} batches were passed over already"
             expected = f"fewer than train.guard.patience = {self._rules.patience}"
         saved = max(map(step_of, every(self._folder)), default=None)
         what += "" if saved is None else f"; the last checkpoint is of step {saved}"

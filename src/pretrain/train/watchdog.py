@@ -35,8 +35,8 @@ LOOKS, TICK_SECONDS = 5, 0.05  # at what the main thread is in: so many a step, 
 USUAL_STEPS, LEAST_SECONDS, TIMES = 32, 120.0, 20  # a hang is so many times the median of the last steps, and no less
 OUTSIDE = 15  # times longer may take what is no step: compiling in the first, evaluation, saving
 ANSWER_SECONDS = 10.0  # that the others have to say where they stand
-WINDOW, WINDOWS = 10, 3  # steps in a window, and windows in a row after which a rank is slow
-SLOWER, EXCESS_SECONDS = 1.5, 0.1  # than the median, in a step and in a window: less is noise of the looks
+WINDOW, WINDOW_SECONDS = 10, 2.0  # steps and time after which ranks compare their own work, at least
+SLOWER, EXCESS_LOOKS, WINDOWS = 1.5, 8, 3  # than the median, and so many looks more, in windows in a row
 NAMED = 4  # ranks that one sentence names
 TEXT_BYTES = 128
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.M)
@@ -65,6 +65,7 @@ class Watchdog:
         self._seconds: deque[float] = deque(maxlen=USUAL_STEPS)
         self._step, self._since, self._began = 0, time.monotonic(), 0.0  # began: 0 outside of a step
         self._own, self._lines, self._streaks = 0.0, Counter[str](), Counter[int]()
+        self._opened, self._first = time.monotonic(), 0  # the window: when, and after which step
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._places: list[tuple[str, int]] = []  # node and pid of each rank
 
@@ -98,23 +99,31 @@ class Watchdog:
             self._seconds.append(now - self._began)
         self._step, self._since, self._began = step, now, 0.0
         if not self._ranks.alone and step % WINDOW == 0:
-            self._compare(step)
-            self._own = 0.0
-            self._lines.clear()
+            self._compare(step, now)
 
-    def _compare(self, step: int) -> None:
-        every = numbers(self._ranks, self._own / WINDOW)
-        usual = median_low(every)
-        slow = {n for n, own in enumerate(every) if own > SLOWER * usual and (own - usual) * WINDOW > EXCESS_SECONDS}
+    def _compare(self, step: int, now: float) -> None:
+        if min(numbers(self._ranks, now - self._opened)) < WINDOW_SECONDS:
+            return
+        steps = step - self._first
+        every = numbers(self._ranks, self._own / steps)
+        usual, least = median_low(every), EXCESS_LOOKS * max(numbers(self._ranks, self._pause)) / steps
+        slow = {n for n, own in enumerate(every) if own > SLOWER * usual and own - usual > least}
         self._streaks = Counter({rank: self._streaks[rank] + 1 for rank in slow})
         for rank in sorted(rank for rank in slow if self._streaks[rank] == WINDOWS):
             where = texts(self._ranks, self._lines.most_common(1)[0][0] if self._lines else "")[rank]
             node, own = self._places[rank][0], every[rank]
             text = (
                 f"rank {rank} on {node} is slow: {own:.3f} s of work a step, where {usual:.3f} s are usual "
-                f"({own / usual:.1f} times, for {WINDOW * WINDOWS} steps), most of it at {where}"
+                f"({own / max(usual, 1e-3):.1f} times, {WINDOWS} times in a row), most of it at {where}"
             )
             self._report(Slow(rank, node, step, own, usual, where, text))
+        self._own, self._opened, self._first = 0.0, now, step
+        self._lines.clear()
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between two looks, which cost half a millisecond each."""
+        return min(max(self.usual / LOOKS, TICK_SECONDS), 1.0)
 
     def _limit(self) -> float:
         """Seconds after which a step hangs, or what lies between two."""
@@ -127,7 +136,7 @@ class Watchdog:
 
     def _look(self, dump: IO[bytes]) -> None:
         last, waits = time.monotonic(), True
-        while not self._end.wait(min(max(self.usual / LOOKS, TICK_SECONDS), 1.0)):  # a look costs half a millisecond
+        while not self._end.wait(self._pause):
             now = time.monotonic()
             if self._began:
                 stand = self._stand(dump)
@@ -189,8 +198,8 @@ def _place(stack: str) -> tuple[str, str]:
     """Of one thread's part of a dump, innermost first."""
     collective = ""
     for path, line, name in FRAME.findall(stack):
-        if path.startswith(TORCH) and name != "wrapper":
-            collective = collective or f"{Path(path).stem}.{name}"
+        if path.startswith(TORCH):
+            collective = collective or ("a collective" if name == "wrapper" else f"{Path(path).stem}.{name}")
         elif path.startswith(ROOT):
             return collective, f"{path.removeprefix(ROOT)}:{line}"
     return collective, ""

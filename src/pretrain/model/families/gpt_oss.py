@@ -132,13 +132,15 @@ class Clamped(nn.Module):
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Rows [n, embed] sorted by expert; counts [experts] say how many each has."""
         pairs = grouped(rows, self.gate_up, counts, self.scaled.get("gate_up")) + self.gate_up_bias.repeat_interleave(
-            counts, 0
+            counts, 0, output_size=len(rows)
         )
         gate, up = pairs.unflatten(-1, (-1, 2)).unbind(-1)
         gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         inner = gate * torch.sigmoid(self.alpha * gate) * (up + 1)
         bias = self.down_bias if self.once is None else self.once(self.down_bias)
-        return grouped(inner, self.down, counts, self.scaled.get("down")) + bias.repeat_interleave(counts, 0)
+        return grouped(inner, self.down, counts, self.scaled.get("down")) + bias.repeat_interleave(
+            counts, 0, output_size=len(rows)
+        )
 
 
 class Block(nn.Module):
