@@ -164,3 +164,5 @@ def test_the_command_prints_a_table_and_refuses_what_cannot_be(capsys: pytest.Ca
     assert main([*asked, "--rank", "8"]) == 2 and "expected 0 to 7" in capsys.readouterr().err
     with pytest.raises(UserError, match="does not divide"):
         rehearsed(load("llama_10m", ["parallel.tp=5"]), 64, 0)
+    with pytest.raises(UserError, match="experts in fp32"):
+        rehearsed(load("mixtral_10m", ["train.precision=fp32"]), 2, 0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pretrain.base.errors import UserError
 from pretrain.checkpoint.state import State
 from pretrain.model.ahead import add_ahead
 from pretrain.model.folder import materialise, shell
@@ -69,11 +70,14 @@ def rehearse(
     family: ModuleType, config: Any, section: Train, layout: Layout, *, rank: int, policy: Policy, micro_batch: int
 ) -> Rehearsal:
     """Builds a rank's part of the model and takes a step with a rank's share of the batch. Raises UserError."""
-    start = time.process_time()
+    start, axes = time.process_time(), config.axes()
+    if "expert" in axes and policy.compute is torch.float32:
+        what = "experts in fp32: torch knows no shape of their grouped product without numbers"
+        raise UserError(what, expected='train.precision = "bf16"')
     with pretended(layout.ranks, rank), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a view that nobody writes to
         ranks = Ranks.of(layout, "cpu")
-        rows, axes = family.weights(config), config.axes()
+        rows = family.weights(config)
         model, ahead = shell(family, config), section.objective.bind().ahead
         with torch.device("meta"):
             looks = ahead or len(getattr(model, "ahead", ()))
