@@ -17,7 +17,7 @@ from ranks import ranks
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "layouts.md"
-STEPS = 20
+STEPS, SOME = 20, 5
 AMONG = (Layout(shard=4, ep=2), Layout(shard=2, tp=2, ep=2), Layout(shard=2, cp=2, ep=2), Layout(shard=2, pp=2, ep=2))
 HEAD = """# Layouts
 
@@ -40,10 +40,11 @@ def layouts(family: str) -> list[Layout]:
 
 
 @ranks(4)
-def measured(family: str, place: str) -> None:
+def measured(family: str, first: int, place: str) -> None:
+    """Some of the layouts, from one on: ranks that take longer than a test count as hung."""
     from parallel.test_apply import deviations
 
-    found = deviations(family, "adamw", torch.float64, STEPS, layouts(family))
+    found = deviations(family, "adamw", torch.float64, STEPS, layouts(family)[first : first + SOME])
     every: list[list[float]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(every, found)
     if dist.get_rank() == 0:
@@ -59,8 +60,10 @@ def main() -> int:
     lines = [f"| family | {' | '.join(map(str, columns))} |", "|---" * (len(columns) + 1) + "|"]
     with tempfile.TemporaryDirectory() as folder:
         for family in sorted(MODELS):
-            measured(family, place := f"{folder}/{family}.json")
-            numbers = json.loads(Path(place).read_text())
+            numbers = list[float]()
+            for first in range(0, len(layouts(family)), SOME):
+                measured(family, first, place := f"{folder}/{family}.json")
+                numbers += json.loads(Path(place).read_text())
             cells = [f"{number:.0e}" for number in numbers] + ["–"] * (len(columns) - len(numbers))
             lines.append(f"| `{family}` | {' | '.join(cells)} |")
             sys.stdout.write(f"{lines[-1]}\n")
