@@ -108,7 +108,7 @@ def test_what_is_bad_again_goes_back_further_and_ends_the_run(tmp_path: Path) ->
     assert_equal(found, truth)
     assert sorted(path.name[-2:] for path in (tmp_path / "a").glob("step-*")) == ["03", "06", "09", "12"]
     with pytest.raises(
-        UserError, match=r"loss nan .* at step 1, and 2 times already .* fewer than train.guard.patience"
+        UserError, match=r"loss nan .* at step 1, and 2 of the last .* fewer than train.guard.patience"
     ):
         taught(tmp_path, "b", 12, rules, {0: math.nan, 4: math.nan, 8: math.nan})
 
@@ -118,7 +118,7 @@ def test_another_mixture_is_no_spike(tmp_path: Path) -> None:
     where training was sent past after going back."""
     tokens(tmp_path)
     loud = {4 * i: 1e4 for i in range(8, 60)}
-    with pytest.raises(UserError, match=r"gradient norm .* at step 9, and 3 times"):
+    with pytest.raises(UserError, match=r"gradient norm .* at step 9, and 3 of the last"):
         taught(tmp_path, "as one", 16, section(patience=3), loud)
     for turn, bad in ((32, {}), (33, {}), (34, {28: math.nan})):
         rules = section(patience=3, not_finite="rewind")
@@ -129,9 +129,9 @@ def test_another_mixture_is_no_spike(tmp_path: Path) -> None:
 def test_a_run_of_bad_batches_ends_and_the_rule_to_stop_stops(tmp_path: Path) -> None:
     tokens(tmp_path)
     bad = {4 * i: math.nan for i in range(7, 40)}
-    with pytest.raises(UserError, match=r"loss nan .* at step 8, and 3 times already .* last checkpoint is of step 6"):
+    with pytest.raises(UserError, match=r"loss nan .* at step 8, and 3 of the last .* last checkpoint is of step 6"):
         taught(tmp_path, "many", 12, section(patience=3), bad)
-    with pytest.raises(UserError, match=r"loss nan .* at step 8, and 7 times already"):  # more than the window holds
+    with pytest.raises(UserError, match=r"loss nan .* at step 8, and 7 of the last"):  # more than the window holds
         taught(tmp_path, "more", 12, section(patience=7), bad)
     apart = {28: math.nan, 36: math.nan, 48: math.nan, 56: math.nan, 68: math.nan}  # never three in five
     found, _ = taught(tmp_path, "apart", 16, section(patience=2), apart)
