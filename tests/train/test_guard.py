@@ -107,9 +107,7 @@ def test_what_is_bad_again_goes_back_further_and_ends_the_run(tmp_path: Path) ->
     truth, _ = taught(tmp_path, "truth", 12, rules, gap=(12, 36))
     assert_equal(found, truth)
     assert sorted(path.name[-2:] for path in (tmp_path / "a").glob("step-*")) == ["03", "06", "09", "12"]
-    with pytest.raises(
-        UserError, match=r"loss nan .* at step 1, and 2 of the last .* fewer than train.guard.patience"
-    ):
+    with pytest.raises(UserError, match=r"loss nan .* at step 1, and 2 of the last .* fewer than train.guard.patience"):
         taught(tmp_path, "b", 12, rules, {0: math.nan, 4: math.nan, 8: math.nan})
 
 
