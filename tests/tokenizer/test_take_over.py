@@ -3,12 +3,13 @@
 import base64
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pretrain.base.errors import UserError
@@ -116,6 +117,7 @@ GOOGLE = {kind: google.SentencePieceProcessor(model_proto=data) for kind, data i
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text(alphabet=ODD, max_size=30))
 def test_pieces_give_the_ids_of_sentencepiece(kind: str, text: str) -> None:
+    assume("unigram" not in kind or not re.search("</?s>", text))  # see docs/tokenizers.md
     ids = PIECES[kind].encode(text).tolist()
     assert ids == GOOGLE[kind].encode(text)
     assert PIECES[kind].decode(ids) == GOOGLE[kind].decode(ids)
