@@ -20,7 +20,11 @@ from pretrain.watch.console import summary
 MUTANTS = [
     ("src/pretrain/evaluate/held_out.py", "max(counts[name], 1.0)", "1.0"),
     ("src/pretrain/model/folder.py", "{IS_CAUSAL: False}", "{IS_CAUSAL: True}"),
-    ("src/pretrain/run/work.py", "rows, axes = [*self.rows, *further],", "rows, axes = self.rows,"),
+    (
+        "src/pretrain/run/work.py",
+        "rows, axes = [*self.rows, *add_ahead(model, self.rows, self.objective.ahead)],",
+        "rows, axes = self.rows,",
+    ),
 ]
 RECIPE = """
 [run]

@@ -81,6 +81,7 @@ def test_a_killed_and_a_stopped_rank_cost_time_and_nothing_else(tmp_path: Path) 
         os.kill(last_rank(hurt.pid), blow)
     said, _ = hurt.communicate(timeout=180)
     assert hurt.returncode == 0, said
+    assert "has lost another rank" in said and "Traceback" not in said
     killed, stopped = all_of(run, Restarted)
     assert killed.exit_code == -signal.SIGKILL and killed.saved_step >= EVERY
     assert stopped.saved_step >= 3 * EVERY and len(all_of(run, Resumed)) == 2

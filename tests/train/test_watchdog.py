@@ -1,18 +1,32 @@
 """Ordeal and closed form: where a thread stands is read from a dump while it runs, as often as one likes."""
 
 import faulthandler
+import re
 import tempfile
 import threading
 import time
+from pathlib import Path
+from unittest import mock
 
 import torch.distributed as dist
 
 from pretrain.base.random import permute
+from pretrain.events.directory import RunDirectory
+from pretrain.events.kinds import Event, Slow
+from pretrain.parallel.apply import Ranks
+from pretrain.parallel.layout import Layout
 from pretrain.train import watchdog
-from pretrain.train.watchdog import standing
+from pretrain.train.watchdog import Watchdog, standing
 from ranks import ranks
 
 MUTANTS = [
+    ("src/pretrain/train/watchdog.py", " and own - usual > least", ""),
+    ("src/pretrain/train/watchdog.py", "self._streaks[rank] + 1", "self._streaks[rank] + 2"),
+    (
+        "src/pretrain/train/watchdog.py",
+        "{rank: self._streaks[rank] + 1 for rank in slow}",
+        "[*self._streaks.elements(), *slow]",
+    ),
     ("src/pretrain/train/watchdog.py", "path.startswith(ROOT)", "path.startswith(TORCH)"),
     ("src/pretrain/train/watchdog.py", 'head = f"hread 0x{main:016x} "', 'head = "hread 0x"'),
 ]
@@ -61,6 +75,26 @@ def test_a_rank_that_waits_for_another_stands_in_a_collective() -> None:
     else:
         time.sleep(0.8)
         dist.barrier()
+
+
+@ranks(2)
+def test_a_rank_that_works_longer_in_three_windows_in_a_row_is_named() -> None:
+    """By a process that went on from step 40: seconds of own work in windows of ten steps."""
+    on, found = Ranks.of(Layout(replicate=2), "cpu"), list[Event]()
+    noise = [(step, 0.3, 0.1) for step in (50, 60, 70)]  # three times as much, and less than looks can tell
+    once = [(80, 9.0, 1.0), (90, 9.0, 1.0), (100, 1.0, 1.0)]
+    always = [(step, 9.0, 1.0) for step in (110, 120, 130, 140)]
+    dog = Watchdog(on, RunDirectory(Path("nowhere")), found.append, None)
+    with mock.patch.object(watchdog, "WINDOW_SECONDS", 0.0), dog:
+        dog.ends(40)
+        for step, own, usual in (*noise, *once, *always):
+            dog.begins()
+            dog._own = own if on.number == 1 else usual
+            dog._lines["model/decoder.py:1"] = 1
+            dog.ends(step)
+    (slow,) = found
+    assert isinstance(slow, Slow) and (slow.rank, slow.step) == (1, 130)
+    assert re.match(r"rank 1 on \S+ is slow: 0.900 s .* 0.100 s .*9.0 times.* at model/decoder.py:1$", slow.text)
 
 
 def test_the_one_that_is_missing_is_named() -> None:

@@ -52,18 +52,22 @@ def every_block(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def add_ahead(model: nn.Module, rows: Sequence[Weight], ahead: int) -> list[Weight]:
-    """Gives a decoder modules made like its last block, not yet drawn, until it has `ahead`; returns the rows of these.
+    """Gives a decoder modules made like its last block, not yet drawn and where its weights are, until it has `ahead`;
+    returns the rows of these.
 
     They bear our names alone: no family's file has them. Raises UserError for what is no decoder, or has more.
     """
+    begin = len(getattr(model, "ahead", ()))
+    if begin == ahead:
+        return []
     if not isinstance(model, Decoder):
         raise UserError("looking ahead needs a decoder", expected="a family that predicts the next token")
-    begin = len(model.ahead)
     if begin > ahead:
         what = f"the model has {begin} modules that look ahead, and the objective would leave {begin - ahead} untaught"
         raise UserError(what, expected=f"multi_token with ahead = {begin}, or num_nextn_predict_layers = {ahead}")
     last, width = f"blocks.{len(model.blocks) - 1}.", model.embed.embedding_dim
-    model.ahead.extend(Ahead(width, model.blocks[-1], model.norm) for _ in range(begin, ahead))
+    with model.embed.weight.device:
+        model.ahead.extend(Ahead(width, model.blocks[-1], model.norm) for _ in range(begin, ahead))
     copies = [(last, "block."), *(("norm.", f"{name}.") for name in ("norm_hidden", "norm_token", "norm"))]
     out = []
     for k in range(begin, ahead):

@@ -12,7 +12,7 @@ from pretrain.precision.policy import Policy
 
 
 def narrowed(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], policy: Policy) -> list[str]:
-    """Prepares a whole model for a policy, before anything is divided; gives the matrices whose products stay."""
+    """Prepares a whole model for a policy, before anything is divided; gives matrices whose products stay wide."""
     if policy.pure:
         for name, narrower in _bfloat16(rows, policy.higher).items():
             if narrower:

@@ -120,12 +120,8 @@ def share(model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], gr
 def _whole(module: nn.Module, weight: Weight, group: ProcessGroup) -> None:
     """Of what is looked up in a whole table each rank keeps its part of the sequence; what all ranks have of a stack,
     whose parts they add up, the first alone shows."""
-
-    def part(module: nn.Module, given: object, out: Tensor) -> Tensor:
-        return _part(out, group)
-
     if isinstance(module, nn.Embedding):
-        module.register_forward_hook(part)
+        module.register_forward_hook(lambda module, given, out: _part(out, group))
     elif weight.stacked:
         if not hasattr(module, "once"):
             what = f"{weight.name} has no axis of the experts' insides, so every rank would compute all of it"

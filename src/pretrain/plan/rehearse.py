@@ -77,11 +77,8 @@ def rehearse(
     with pretended(layout.ranks, rank), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a view that nobody writes to
         ranks = Ranks.of(layout, "cpu")
-        rows = family.weights(config)
-        model, ahead = shell(family, config), section.objective.bind().ahead
-        with torch.device("meta"):
-            looks = ahead or len(getattr(model, "ahead", ()))
-            rows = [*rows, *(add_ahead(model, rows, ahead) if looks else [])]
+        model, rows, objective = shell(family, config), family.weights(config), section.objective.bind()
+        rows = [*rows, *add_ahead(model, rows, objective.ahead)]
         rows = ranks.apply(model, rows, axes, policy.gathered)
         for module in model.modules():
             if isinstance(module, Experts) and module.dispatch is not None:
@@ -89,8 +86,7 @@ def rehearse(
         samples = section.batch // section.sequence // layout.data
         kept = waiting(ranks.place("pp"), layout.pp, -(-samples // micro_batch), layout.chunks) / layout.chunks
         recompute(model, section.recompute, (section.activation_bytes or 0) / kept)
-        objective, batch = section.objective.bind(), _batch(samples, section.sequence)
-        joins = np.zeros((2, config.vocab_size), bool)
+        batch, joins = _batch(samples, section.sequence), np.zeros((2, config.vocab_size), bool)
         vocabulary = Vocabulary(config.vocab_size, end=0, mask=0, fim=(0, 0, 0), joins=joins)
         watch = Watch(ranks, float(np.mean(objective.prepare(batch, vocabulary).targets != IGNORE)))
         with FakeTensorMode(allow_non_fake_inputs=True), watch:
@@ -99,8 +95,7 @@ def rehearse(
             history = History((Segment(0, {"none": 1.0}, {}),))
             state = State(model, rows, optimizer, 0, 0, history, axes, ranks)
             steps = Steps(
-                objective=objective, policy=policy, documents=False,
-                vocabulary=vocabulary,
+                objective=objective, vocabulary=vocabulary, policy=policy, documents=False,
                 clip=section.clip, z_loss=section.z_loss, micro_batch=micro_batch, forward=model,
                 ranks=ranks, balance=section.balance,
             )  # fmt: skip

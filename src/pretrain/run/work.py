@@ -114,10 +114,7 @@ class Work:
     @property
     def table(self) -> list[Weight]:
         """All rows, those of modules that the objective adds as well."""
-        if not self.objective.ahead:
-            return self.rows
-        with torch.device("meta"):
-            return [*self.rows, *add_ahead(shell(self.family, self.config), self.rows, self.objective.ahead)]
+        return [*self.rows, *add_ahead(shell(self.family, self.config), self.rows, self.objective.ahead)]
 
     def train_key(self, recipe: Recipe) -> dict[str, Any]:
         """What the weights depend on, as plain JSON."""
@@ -204,10 +201,7 @@ class Work:
         """This rank's part of fresh weights from the seed, or of a published folder's; nothing learned yet. If they are
         not filled, a checkpoint is to do it."""
         model = shell(self.family, self.config)  # no rank ever has memory for all of it
-        looks = self.objective.ahead or len(getattr(model, "ahead", ()))
-        with torch.device("meta"):
-            further = add_ahead(model, self.rows, self.objective.ahead) if looks else []
-        rows, axes = [*self.rows, *further], self.config.axes()
+        rows, axes = [*self.rows, *add_ahead(model, self.rows, self.objective.ahead)], self.config.axes()
         self.wide = narrowed(model, rows, axes, self.policy)
         rows = self.ranks.apply(model, rows, axes, self.policy.gathered)
         materialise(model, rows, self.device)

@@ -95,10 +95,13 @@ class Watchdog:
     def ends(self, step: int) -> None:
         """The step is taken, which is this one's number; every so often ranks tell each other how much was own work."""
         now = time.monotonic()
-        if self._step:  # the first of a process compiles
+        first = not self._step  # of a process: it compiles
+        if not first:
             self._seconds.append(now - self._began)
         self._step, self._since, self._began = step, now, 0.0
-        if not self._ranks.alone and step % WINDOW == 0:
+        if first:
+            self._own, self._opened, self._first = 0.0, now, step
+        elif not self._ranks.alone and step % WINDOW == 0:
             self._compare(step, now)
 
     def _compare(self, step: int, now: float) -> None:
