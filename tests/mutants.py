@@ -34,8 +34,9 @@ def survives(test: Path, source: str, text: str, instead: str) -> bool:
         content = broken.read_text()
         assert content.count(text) == 1, f"{test.name}: {source} holds {text!r} {content.count(text)} times"
         broken.write_text(content.replace(text, instead))
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test)]
-        environment = {**os.environ, "PYTHONPATH": f"{folder}/src", "HYPOTHESIS_STORAGE_DIRECTORY": folder}
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command += ["--hypothesis-profile", "mutants", str(test)]
+        environment = {**os.environ, "PYTHONPATH": f"{folder}/src"}
         with subprocess.Popen(
             command,
             cwd=ROOT,

@@ -26,10 +26,10 @@ from pretrain.recipe.recipe import Recipe
 
 MUTANTS = [
     ("src/pretrain/corpus/made_of.py", "_each(value, partial(_content, step, name))", "_each(value, str)"),
-    ("src/pretrain/recipe/recipe.py", "**value.said()", "**value.options"),
+    ("src/pretrain/recipe/recipe.py", "**inner.said()", "**inner.options"),
     ("src/pretrain/recipe/schema.py", "value == f.default or", ""),
     ("src/pretrain/corpus/build.py", "len(self.aside) > self.corpus", "len(failed) > self.corpus"),
-    ("src/pretrain/corpus/build.py", "chain.key, use, i, SET_ASIDE", "chain.key, use, i"),
+    ("src/pretrain/corpus/build.py", "StepFile(file.path.with_stem(digest_of([file.key, SET_ASIDE])))", "file"),
     ("src/pretrain/corpus/build.py", "not dropped and not total.changed", "not dropped"),
     ("src/pretrain/corpus/steps.py", "if not alive and not always:", "if False:"),
     ("src/pretrain/corpus/cut.py", "text = masked(shown, masks)", "text = shown.text"),
@@ -166,12 +166,14 @@ use = "redact"
 """
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, folder: str) -> list[Path]:
-    """A disk that cannot take the first file that is begun in a folder of steps; how often it was tried."""
-    commit, bad = StepFile.commit, list[Path]()
+def broken(monkeypatch: pytest.MonkeyPatch, folder: str, begun: int = 0) -> list[Path]:
+    """A disk that cannot take a file that is begun in a folder of steps, the first one; how often it was tried."""
+    commit, bad, files = StepFile.commit, list[Path](), list[Path]()
 
     def fail(self: StepFile, partial: Path, account: Account, **more: object) -> None:
-        if self.path.parent.name == folder and self.path in [*bad, self.path][:1]:
+        if self.path.parent.name == folder and self.path not in files:
+            files.append(self.path)
+        if self.path in files[begun : begun + 1]:
             bad.append(self.path)
             raise OSError(5, "Input/output error")
         commit(self, partial, account, **more)
@@ -211,6 +213,20 @@ def test_a_part_that_fails_three_times_is_set_aside_and_tried_again(
     shutil.rmtree(tmp_path / "steps")
     after = {path.name: path.read_bytes() for path in cut_of(tmp_path, made).folder.rglob("*") if path.is_file()}
     assert after == before, "as if nothing had happened"
+
+
+def test_parts_that_fail_in_other_steps_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain.corpus.parts.PART_BYTES", 70)
+    for i in range(PARTS):
+        lines(tmp_path / "in" / f"a{i}.jsonl", [{"text": f"text {i} {j}"} for j in range(4)])
+    recipe(tmp_path, STEPS)
+    one, two = (load(str(tmp_path / "x.toml"), [f"corpus.failed_share={share / PARTS}"]) for share in (1, 2))
+    broken(monkeypatch, "length")
+    broken(monkeypatch, "exact-keys", begun=1)
+    with pytest.raises(UserError, match=r"a1.jsonl: exact keys failed three times"):
+        cut_of(tmp_path, one)
+    shutil.rmtree(tmp_path / "steps")
+    assert [text.partition(",")[0] for text in cut_of(tmp_path, two).aside] == ["length", "exact keys"]
 
 
 @pytest.mark.parametrize(

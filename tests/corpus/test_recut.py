@@ -25,6 +25,7 @@ MUTANTS = [
     ("src/pretrain/corpus/recut.py", "& holds & ~hard", "& holds"),
     ("src/pretrain/corpus/recut.py", "mates = [] if everything else", "mates = [] if True else"),
 ]
+NOTICE = "a notice that stands on many pages" * 6  # where it is alone, nothing is left
 RECIPE = """
 [run]
 name = "x"
@@ -78,8 +79,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = []
         for i in range(150):
             words = np.random.Generator(np.random.Philox(i % 90)).integers(0, 400, int(draw.integers(10, 60)))
-            text = " ".join(f"word{w}" for w in words) + ("\na notice that stands on many pages" if i % 3 else "")
-            lines.append(json.dumps({"text": text}))
+            text = " ".join(f"word{w}" for w in words) + (f"\n{NOTICE}" if i % 3 else "")
+            lines.append(json.dumps({"text": text if i % 25 else NOTICE}))
         (folder / f"{file}.jsonl").write_text("\n".join([*lines, "{broken"]))
     return folder
 
@@ -89,10 +90,12 @@ def kept(cut: Cut) -> set[str]:
 
 
 @settings(max_examples=15, deadline=None)
-@given(least=st.integers(50, 400), words=st.integers(5, 55), length=st.floats(3, 8))
-def test_a_recut_is_a_rerun(corpus: Path, least: int, words: int, length: float) -> None:
+@given(least=st.integers(50, 400), words=st.integers(5, 55), most=st.integers(56, 59), length=st.floats(3, 8))
+def test_a_recut_is_a_rerun(corpus: Path, least: int, words: int, most: int, length: float) -> None:
+    """Some documents have just as many words as are allowed."""
     change = [f"corpus.steps.0.min_characters={least}", f"corpus.steps.gopher_quality.min_words={words}"]
-    change.append(f"corpus.steps.gopher_quality.max_word_length={length}")
+    change += [f"corpus.steps.gopher_quality.max_word_length={length}"]
+    change += [f"corpus.steps.gopher_quality.max_words={most}"]
     (corpus / "x.toml").write_text(RECIPE.format(measure="all"))
     then, now = load(str(corpus / "x.toml"), change[1:]), load(str(corpus / "x.toml"))
     cut, steps, _ = make(corpus)
@@ -123,6 +126,9 @@ def test_a_sample_errs_as_it_says(corpus: Path) -> None:
     assert said.kept == whole.kept and abs(said.kept_then.value - whole.kept_then.value) < 5 * said.kept_then.error
     loose = load(str(corpus / "x.toml"), ["corpus.steps.gopher_quality.min_words=5"])
     assert recut(cut.folder, steps, now.corpus, loose.corpus, 5, exact=True).unknown > 0  # type: ignore[attr-defined]
+    before = kept(cut)
+    rerun = kept(make(corpus, "corpus.steps.gopher_quality.min_words=40", measure="until_dropped")[0])
+    assert (whole.lost, whole.gained) == (len(before - rerun), len(rerun - before))
 
 
 def test_a_sample_knows_the_copies_of_what_it_holds(tmp_path: Path) -> None:
@@ -130,10 +136,11 @@ def test_a_sample_knows_the_copies_of_what_it_holds(tmp_path: Path) -> None:
     words = [np.random.Generator(np.random.Philox(i)).integers(0, 400, 30 + i % 60) for i in range(300)]
     lines = [json.dumps({"text": " ".join(f"word{w}" for w in one)}) for one in words]
     (tmp_path / "a.jsonl").write_text("\n".join(lines * 4))
-    cut, steps, now = make(tmp_path, measure="until_dropped")
-    then = load(str(tmp_path / "x.toml"), ["corpus.steps.gopher_quality.min_words=60"])
+    copies, change = "corpus.steps.lines.most=9", "corpus.steps.gopher_quality.min_words=60"
+    cut, steps, now = make(tmp_path, copies, measure="until_dropped")
+    then = load(str(tmp_path / "x.toml"), [copies, change])
     said = recut(cut.folder, steps, now.corpus, then.corpus, 5, exact=False, small=0)  # type: ignore[attr-defined]
-    rerun = kept(make(tmp_path, "corpus.steps.gopher_quality.min_words=60", measure="until_dropped")[0])
+    rerun = kept(make(tmp_path, copies, change, measure="until_dropped")[0])
     lost, then_ = said.scaled(said.lost), said.kept_then
     assert said.kept == 300 and len(rerun) < 200
     assert abs(lost.value - (300 - len(rerun))) < 3 * lost.error and abs(then_.value - len(rerun)) < 3 * then_.error
