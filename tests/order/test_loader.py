@@ -90,7 +90,9 @@ def test_a_shard_that_vanishes_or_rots_in_mid_run_is_named(shards: Catalogue, mo
     )
 
 
-def test_rows_of_a_store_are_fetched_before_they_are_read(shards: Catalogue, tmp_path: Path) -> None:
+def test_rows_of_a_store_are_fetched_before_they_are_read(
+    shards: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every shard is asked for as far ahead as one block of the order; the batches are those of local files."""
     memory = fsspec.filesystem("memory")
     for entry in shards.shards:
@@ -106,6 +108,14 @@ def test_rows_of_a_store_are_fetched_before_they_are_read(shards: Catalogue, tmp
     assert fetched == shards.shards[local.rows["a"]._shard_of(number)].name
     cache = Cache(tmp_path / "cache", 2**20)
     data = data_of(Rows(away.folder, 8, "contiguous", cache))
+    ahead, asked = Data.ahead, list[int]()
+
+    def seen(self: Data, position: int, rows: int) -> None:
+        asked.append(position)
+        ahead(self, position, rows)
+
+    monkeypatch.setattr(Data, "ahead", seen)
     with Loader(data, 0, 4) as loader:
         for position, found in zip(range(0, 80, 4), loader, strict=False):
             assert np.array_equal(found.tokens, local.batch(position, 4).tokens)
+    assert sorted(asked)[:20] == [4096 + position for position in range(0, 80, 4)]
