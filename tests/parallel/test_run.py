@@ -1,4 +1,5 @@
-"""Ordeal: a recipe run on two ranks, stopped, and finished on four others learns what one process learns."""
+"""Ordeal: a recipe run on two ranks, stopped, and finished on four others learns what one process learns, and is
+scored and released as there."""
 
 import json
 import os
@@ -10,7 +11,7 @@ import pytest
 
 from pretrain.checkpoint.pieces import Saved
 from pretrain.events.directory import RunDirectory
-from pretrain.events.kinds import Accounts, Communication, Machine, Resumed, Step
+from pretrain.events.kinds import Accounts, Communication, Machine, Resumed, Score, Stage, Step
 from pretrain.events.read import all_of
 
 RECIPE = """
@@ -51,7 +52,7 @@ sample_tokens = 5
 
 def pretrain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pretrain", "run", "small.toml", "--to", "train", *arguments]
+    command = [sys.executable, "-m", "pretrain", "run", "small.toml", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
@@ -60,10 +61,10 @@ def test_a_run_moves_from_two_ranks_to_four(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(RECIPE)
     lines = [{"text": f"{number} and {number * number} are numbers. " * 12} for number in range(60)]
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert pretrain(tmp_path).returncode == 0
-    first = pretrain(tmp_path, "run.name=many", "train.steps=5", "--ranks", "2", "parallel.tp=2")
+    assert pretrain(tmp_path, "--to", "train").returncode == 0
+    first = pretrain(tmp_path, "run.name=many", "--to", "train", "train.steps=5", "--ranks", "2", "parallel.tp=2")
     assert first.returncode == 0, first.stderr
-    second = pretrain(tmp_path, "run.name=many", "--ranks", "4", "parallel.replicate=2")
+    second = pretrain(tmp_path, "run.name=many", "--to", "train", "--ranks", "4", "parallel.replicate=2")
     assert second.returncode == 0, second.stderr
     alone, many = (RunDirectory(tmp_path / "runs" / name) for name in ("one", "many"))
     assert [event.layout for event in all_of(many, Machine)] == [
@@ -82,6 +83,16 @@ def test_a_run_moves_from_two_ranks_to_four(tmp_path: Path) -> None:
     assert sorted(one.names()) == sorted(other.names())
     for name in one.names():
         assert (one.whole(name) - other.whole(name)).abs().max() < 1e-3 * one.whole(name).abs().max(), name
+
+    found = []
+    for layout in (["--ranks", "4", "parallel.tp=2", "parallel.pp=2"], ["--ranks", "1", "evaluate.held_out_bytes=1MB"]):
+        after = pretrain(tmp_path, "run.name=many", *layout)
+        assert after.returncode == 0, after.stderr
+        scores = [event.value for event in all_of(many, Score) if event.split == "held out"]
+        assert [event.state for event in all_of(many, Stage) if event.name == "train"][-1] == "reused"
+        found.append((scores[-4:], (many.release / "model.safetensors").read_bytes()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6) and len(scores) == 8
+    assert found[0][1] == found[1][1], "the model is the checkpoint's, whoever wrote it"
 
 
 def test_a_layout_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pretrain.model.folder import load_folder
 from pretrain.model.tensor_files import Tensors
 from pretrain.recipe.read import load
 from pretrain.run.export import export
-from pretrain.run.open import open_model
+from pretrain.run.open import Checkpoint, checkpoint_of, open_model
 from pretrain.run.published import completed
 from pretrain.run.stages import execute
 from pretrain.tokenizer.bpe import train
@@ -30,6 +30,8 @@ MUTANTS = [
     ("src/pretrain/run/export.py", "total += one.weight(name)", "total += start"),
     ("src/pretrain/run/export.py", "(total / len(found))", "(total / 2)"),
     ("src/pretrain/run/export.py", "if one.tokenizer().digest != other.tokenizer().digest:", "if False:"),
+    ("src/pretrain/run/model_stages.py", "agree(model, work.opened(partial),", "agree(model, model,"),
+    ("src/pretrain/run/model_stages.py", 'return "" if before == wanted else', "return"),
     ("src/pretrain/run/published.py", "if key not in model:", "if True:"),
     ("src/pretrain/run/published.py", "_demand_fit(made, family, config)", "pass"),
     ("src/pretrain/recipe/layers.py", 'if path == "model." and "from" in over:', "if False:"),
@@ -113,6 +115,21 @@ def test_a_checkpoint_is_the_folder_that_transformers_loads(run: RunDirectory, t
     assert words("some more words").input_ids == tokenizer.encode("some more words").tolist()
     made = theirs.generate(tokens[:1], max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert made.shape[1] > 10
+
+
+def test_what_is_not_the_checkpoint_is_not_released(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, small = Checkpoint.weight, load(str(run.path.parents[1] / "small.toml"))
+    monkeypatch.setattr(Checkpoint, "weight", lambda self, name: weight(self, name) * 1.01)
+    with pytest.raises(UserError, match=r"the written model's logits differ from the checkpoint's by .* released$"):
+        execute(small, run.path)
+    assert not run.release.exists()
+    monkeypatch.undo()
+    execute(small, run.path)
+    ours, (theirs, _, _) = checkpoint_of(run.path).model(), load_folder(run.release)
+    assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    before = run.release.stat().st_ino
+    execute(small, run.path)
+    assert run.release.stat().st_ino == before, "nothing changed"
 
 
 def test_the_card_tells_where_the_weights_are_from(run: RunDirectory) -> None:

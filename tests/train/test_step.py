@@ -3,7 +3,6 @@
 import errno
 import math
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,12 @@ from pretrain.base.errors import DiskFullError, UserError
 from pretrain.base.extension import find
 from pretrain.checkpoint.save import load, newest, prune, save
 from pretrain.checkpoint.state import State
-from pretrain.model.folder import make, write_folder
-from pretrain.model.weights import initialise
+from pretrain.model.folder import load_folder, make
+from pretrain.model.weights import held, initialise
 from pretrain.order.batch import IGNORE, Batch, Vocabulary
 from pretrain.order.order import History, Segment
 from pretrain.precision.policy import Policy
-from pretrain.release.release import release
+from pretrain.release.release import agree, release
 from pretrain.tokenizer.bpe import train as train_tokenizer
 from pretrain.train.step import Steps, clip, train_step
 
@@ -103,23 +102,23 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch
     assert made.step == 3
 
 
-def test_a_release_that_is_not_the_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(llama, CONFIG)
+def test_a_release_that_is_not_the_model_is_refused(tmp_path: Path) -> None:
+    model, other = make(llama, CONFIG), make(llama, CONFIG)
     initialise(model, ROWS, 0.1, 0)
-    tokenizer = train_tokenizer(["some text, and some more of it"] * 9, 260, reserved=4)
-    proof = torch.arange(20).view(2, 10)
-    options = {"dtype": "float32", "shard_bytes": 10**9, "card": "# x\n", "lineage": {}, "proof": proof}
-    done = release(tmp_path / "a", llama, CONFIG, model, tokenizer, **options)  # type: ignore[arg-type]
-    assert done.logit_difference <= 1e-6
-    rounded = release(tmp_path / "b", llama, CONFIG, model, tokenizer, **{**options, "dtype": "bfloat16"})  # type: ignore[arg-type]
-    assert 1e-6 < rounded.logit_difference <= 3e-2
+    initialise(other, ROWS, 0.1, 1)
+    tokenizer, proof = train_tokenizer(["some text, and some more of it"] * 9, 260, reserved=4), torch.arange(20)
 
-    def wrong(folder: Path, family: object, module: torch.nn.Module, config: object, **kwargs: object) -> None:
-        other = make(llama, CONFIG)
-        initialise(other, ROWS, 0.1, 1)
-        write_folder(folder, llama, other, replace(CONFIG), dtype="float32", end=None)
+    def released(name: str, dtype: str, written: torch.nn.Module = model) -> float:
+        def prove(partial: Path) -> float:
+            return agree(model, load_folder(partial)[0], proof.view(2, 10), dtype, partial)
 
-    monkeypatch.setattr("pretrain.release.release.write_folder", wrong)
+        return release(
+            tmp_path / name, llama, CONFIG, lambda one: held(written, one), tokenizer, dtype=dtype, shard_bytes=10**9,
+            card="# x\n", lineage={}, prove=prove,
+        ).logit_difference  # fmt: skip
+
+    assert released("a", "float32") <= 1e-6
+    assert 1e-6 < released("b", "bfloat16") <= 3e-2
     with pytest.raises(UserError, match=r"logits differ .* nothing was released"):
-        release(tmp_path / "c", llama, CONFIG, model, tokenizer, **options)  # type: ignore[arg-type]
+        released("c", "float32", other)
     assert not (tmp_path / "c").exists()

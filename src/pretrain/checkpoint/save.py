@@ -3,20 +3,20 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.base.errors import DamagedError, DiskFullError, UserError
 from pretrain.base.files import MANIFEST, Entry, partial_of, publish, stream, verify, write, write_manifest
 from pretrain.base.remote import Place, Remote, names, remove
 from pretrain.checkpoint.pieces import Content, Part, Saved, part_files
 from pretrain.checkpoint.state import State
-from pretrain.model.weights import Weight, expand, held, local
+from pretrain.model.weights import Axis, Weight, expand, held, local
 from pretrain.order.order import ORDER_VERSION, History
 from pretrain.parallel.apply import Ranks
 from pretrain.parallel.pieces import whole
@@ -270,10 +270,9 @@ def load(path: Place, state: State) -> None:
     if table["order_version"] != ORDER_VERSION:
         what = f"a checkpoint of order version {table['order_version']}"
         raise UserError(what, where=str(path), expected=f"version {ORDER_VERSION}, or the pretrain that wrote it")
-    saved, weights = Saved(path, "model"), _by_name(state)
-    for name, parameter in _weights(state).items():
-        _fill(state, weights[name], parameter, saved, name)
-    every, saved, moments = saved.names(), Saved(path, "optimizer"), dict[str, Tensor]()
+    fill(path, state.model, state.rows, state.axes, state.ranks)
+    every, weights = Saved(path, "model").names(), _by_name(state)
+    saved, moments = Saved(path, "optimizer"), dict[str, Tensor]()
     for name in saved.names():
         weight = _weight_of(weights, name)
         if weight is None and name.partition(".")[2] in every:
@@ -282,17 +281,23 @@ def load(path: Place, state: State) -> None:
             moments[name] = saved.whole(name)
         else:
             moments[name] = torch.zeros_like(held(state.model, weight.name), dtype=saved.dtype(name))
-            _fill(state, weight, moments[name], saved, name)
+            _fill(moments[name], weight, state.axes, state.ranks, saved, name)
     state.optimizer.load(moments)
     state.step, state.position = table["step"], table["position"]
     state.history = History.from_json(table["history"])
     state.recent = [(loss, norm) for loss, norm in table.get("recent", [])]
 
 
-def _fill(state: State, weight: Weight, tensor: Tensor, saved: Saved, name: str) -> None:
-    boxes = [whole(tensor.shape)] if state.ranks.alone else state.ranks.boxes(weight, state.axes)
+def fill(path: Place, model: nn.Module, rows: Sequence[Weight], axes: Mapping[str, Axis], ranks: Ranks) -> None:
+    """Fills the weights that this rank holds from a checkpoint that was verified, and nothing else."""
+    saved = Saved(path, "model")
+    for weight in (weight for weight in expand(rows) if weight.tied is None):
+        _fill(held(model, weight.name), weight, axes, ranks, saved, weight.name)
+
+
+def _fill(tensor: Tensor, weight: Weight, axes: Mapping[str, Axis], ranks: Ranks, saved: Saved, name: str) -> None:
     with torch.no_grad():
-        for box in boxes:
+        for box in [whole(tensor.shape)] if ranks.alone else ranks.boxes(weight, axes):
             box.of_own(local(tensor)).copy_(saved.read(name, box))
 
 

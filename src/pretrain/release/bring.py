@@ -19,7 +19,7 @@ from pretrain.model.upcycle import upcycle
 from pretrain.model.weights import export, parameters
 from pretrain.release.card import PRETRAIN, loads
 from pretrain.release.lineage import FILE, Lineage, lines, of_folder
-from pretrain.release.release import BOUNDS, accompany, prove
+from pretrain.release.release import BOUNDS, accompany, agree
 from pretrain.tokenizer import take_over
 from pretrain.tokenizer.tokenizer import Tokenizer
 
@@ -133,10 +133,10 @@ def _card(source: Path, family: Any, config: Any, lineage: Lineage) -> str:
 
 def _proof(source: Path, written: Path, config: Any, dtype: str, *, causal: bool) -> float:
     """The largest difference of logits, of random tokens, between what was read and what was written."""
-    model, _, _ = load_folder(source)
+    (model, _, _), (back, _, _) = load_folder(source), load_folder(written)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, config.vocab_size, (PROOF[0], proof_length(config)), generator=generator)
-    return prove(written, model, tokens, BOUNDS[dtype], causal=causal)
+    return agree(model, back, tokens, dtype, written, causal=causal)
 
 
 def proof_length(config: Any) -> int:

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from pretrain.base.errors import UserError
-from pretrain.base.files import manifest_digest, new_folder, read_manifest
 from pretrain.events.kinds import Released
-from pretrain.model.folder import make, said_of, write_model
+from pretrain.model.folder import load_folder, make
 from pretrain.model.tensor_files import SHARD_BYTES
-from pretrain.model.weights import expand, exported, held
+from pretrain.model.weights import expand, held
 from pretrain.release.bring import PROOF, proof_length
 from pretrain.release.card import card
 from pretrain.release.lineage import Lineage
-from pretrain.release.release import BOUNDS, accompany, prove
+from pretrain.release.release import agree, release
 from pretrain.run.facts import facts_of, lineage_of
 from pretrain.run.open import Checkpoint, checkpoint_of
 
@@ -50,20 +49,19 @@ def export(
     facts = facts_of(first.run, first.recipe, family, config, lineages[0], causal=causal)
     if len(found) > 1:
         facts = dataclasses.replace(facts, scores=[], lineage=mean)  # nobody has scored the mean
-    difference = 0.0
-    with new_folder(folder) as partial:
-        tensors = exported(ours, rows, config.axes(), getattr(torch, dtype))
-        said = said_of(tokenizer.end, causal=causal)
-        write_model(partial, family, config, tensors, dtype=dtype, shard_bytes=shard_bytes, said=said)
-        accompany(partial, tokenizer, card(facts), facts.lineage)
-        if proved:
-            model = make(family, config)
-            for weight in (weight for weight in expand(rows) if weight.tied is None):
-                held(model, weight.name).data.copy_(ours(weight.name))
-            generator = torch.Generator().manual_seed(0)
-            tokens = torch.randint(0, config.vocab_size, (PROOF[0], proof_length(config)), generator=generator)
-            difference = prove(partial, model, tokens, BOUNDS[dtype], causal=causal)
-    return Released(str(folder), manifest_digest(read_manifest(folder)), difference)
+
+    def proof(partial: Path) -> float:
+        model, (back, _, _) = make(family, config), load_folder(partial)
+        for weight in (weight for weight in expand(rows) if weight.tied is None):
+            held(model, weight.name).data.copy_(ours(weight.name))
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randint(0, config.vocab_size, (PROOF[0], proof_length(config)), generator=generator)
+        return agree(model, back, tokens, dtype, partial, causal=causal)
+
+    return release(
+        folder, family, config, ours, tokenizer, dtype=dtype, shard_bytes=shard_bytes, card=card(facts),
+        lineage=facts.lineage, causal=causal, **({"prove": proof} if proved else {}),
+    )  # fmt: skip
 
 
 def mean_of(found: Sequence[Checkpoint]) -> Callable[[str], Tensor]:

@@ -1,5 +1,6 @@
 """The stages that need torch: train, evaluate and release write into the run directory."""
 
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pretrain.base.errors import DamagedError, UserError
-from pretrain.base.files import verify
+from pretrain.base.files import partial_of, verify
 from pretrain.base.remote import Place as Folder
 from pretrain.checkpoint import save as checkpoints
 from pretrain.checkpoint.state import State
@@ -28,13 +30,14 @@ from pretrain.recipe.read import override
 from pretrain.recipe.recipe import Recipe, tree
 from pretrain.release.card import card
 from pretrain.release.lineage import of_folder
-from pretrain.release.release import release
+from pretrain.release.release import agree, release
 from pretrain.run.changes import LENGTH, changed_paths, may_change, nearest_key
 from pretrain.run.facts import facts_of, lineage_of
 from pretrain.run.health import check_health
 from pretrain.run.mixture import filled, outlook
+from pretrain.run.open import Checkpoint
 from pretrain.run.precision import stays_wide, within
-from pretrain.run.scores import evaluate_stage, objective_losses
+from pretrain.run.scores import objective_losses, scores
 from pretrain.run.stages import Context, keep_recipe
 from pretrain.run.store import difference
 from pretrain.run.work import Work
@@ -44,68 +47,84 @@ from pretrain.train.budget import step_seconds
 from pretrain.train.loop import Place, train
 
 EVALUATE_VERSION, RELEASE_VERSION = 1, 1
+UNCHANGED = "nothing that it is made of changed"
 
 
 def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer, tokens: dict[str, Path]) -> None:
-    """Train, evaluate and release, each where its inputs changed."""
+    """Train, evaluate and release, each where its inputs changed: the leading rank says which, all take part."""
     work = Work(context, cut, tokenizer, tokens)
     key = work.train_key(work.recipe)
     changed = same_run(work, key)
     if launch.rank() > 0:
-        train_stage(work, key, changed)
+        together(work, key, changed, ())
         return
     done = not changed and is_trained(work)
-    if "train" in stages:
-        if done:
-            work.report(Stage("train", "reused", "its last checkpoint is there", str(work.checkpoints)))
-        elif context.dry:
-            started = "train" in work.remembered
-            goes_on = f"it goes on from its checkpoint{changed and f'; {changed}'}"
-            work.report(Stage("train", "skipped", goes_on if started else "nothing is there yet"))
-            forecast(work, key)
-        else:
-            context.joined = True
-            with launch.joined(work.device, together=True):
-                train_stage(work, key, changed)
-            work.ranks = Ranks()
-            done = True
+    if "train" in stages and done:
+        work.report(Stage("train", "reused", "its last checkpoint is there", str(work.checkpoints)))
+    elif "train" in stages and context.dry:
+        started = "train" in work.remembered
+        goes_on = f"it goes on from its checkpoint{changed and f'; {changed}'}"
+        work.report(Stage("train", "skipped", goes_on if started else "nothing is there yet"))
+        forecast(work, key)
+    elif "train" not in stages and not done and not context.dry:
+        raise UserError("train is not done yet", expected="`--to train` first, or no --from and --only")
     if context.dry and not done:
         work.report(Notice("info", "what follows train would run as well"))
-        return
-    if not done:
-        raise UserError("train is not done yet", expected="`--to train` first, or no --from and --only")
-    key = work.remembered["train"]["key"]
-    work.context.recipe = work.recipe = settled(work)
-    model_key = {"train": key, "step": work.remembered["train"]["steps"]}
-    state: State | None = None
-    held = cut.digest("held_out")
-    wanted = {
-        "evaluate": {
-            "version": EVALUATE_VERSION,
-            **model_key,
-            "evaluate": tree(work.recipe.evaluate),
-            "held_out": held,
-        },
-        "release": {"version": RELEASE_VERSION, **model_key, "release": tree(work.recipe.release)},
-    }
-    wanted["release"]["scores"] = wanted["evaluate"]
-    for name, function in (("evaluate", evaluate_stage), ("release", release_stage)):
-        if name not in stages:
-            continue
-        before = work.remembered.get(name, {}).get("key")
-        if before == wanted[name] and (name != "release" or work.run.release.exists()):
-            work.report(Stage(name, "reused", "nothing that it is made of changed"))
-            continue
-        why = difference(before, wanted[name]) if before else "nothing is there yet"
-        if context.dry:
-            work.report(Stage(name, "skipped", why))
+    elif context.dry:
+        for name in LAST:
+            if name in stages and (why := changed_since(work, name)):
+                work.report(Stage(name, "skipped", why))
+            elif name in stages:
+                work.report(Stage(name, "reused", UNCHANGED))
+    else:
+        left = [name for name in stages if (not done if name == "train" else name in LAST)]
+        if not done or any(changed_since(work, name) for name in left):
+            context.joined = True
+            with launch.joined(work.device, together=True):
+                together(work, key, changed, left)
+            work.ranks = Ranks()
+        else:
+            for name in left:
+                work.report(Stage(name, "reused", UNCHANGED))
+
+
+def together(work: Work, key: dict[str, Any], changed: str, stages: Sequence[str]) -> None:
+    """What all ranks do, of `stages` that the leading one names."""
+    work.divide()
+    if work.ranks.any("train" in stages):
+        train_stage(work, key, changed)
+    model: nn.Module | None = None
+    for name, function in LAST.items():
+        why = changed_since(work, name) if name in stages else ""
+        if not work.ranks.any(bool(why)):
+            if name in stages:
+                work.report(Stage(name, "reused", UNCHANGED))
             continue
         work.report(Stage(name, "started", why))
-        start = time.monotonic()
-        state = state or trained_state(work)
-        facts = function(work, state)
-        work.remember(**{name: {"key": wanted[name], **facts}})
+        start, wanted = time.monotonic(), key_of(work, name)
+        model = trained(work) if model is None else model
+        facts = function(work, model)
+        work.remember(**{name: {"key": wanted, **facts}})
         work.report(Stage(name, "finished", why, str(work.run.path), time.monotonic() - start))
+
+
+def key_of(work: Work, name: str) -> dict[str, Any]:
+    """What evaluate or release is made of, once train is done."""
+    train = work.remembered["train"]
+    model = {"train": train["key"], "step": train["steps"]}
+    asked = {"evaluate": tree(work.recipe.evaluate), "held_out": work.cut.digest("held_out")}
+    scored = {"version": EVALUATE_VERSION, **model, **asked}
+    if name == "evaluate":
+        return scored
+    return {"version": RELEASE_VERSION, **model, "release": tree(work.recipe.release), "scores": scored}
+
+
+def changed_since(work: Work, name: str) -> str:
+    """Why evaluate or release is to be done, once train is; empty where nothing changed."""
+    before, wanted = work.remembered.get(name, {}).get("key"), key_of(work, name)
+    if before is None or (name == "release" and not work.run.release.exists()):
+        return "nothing is there yet"
+    return "" if before == wanted else difference(before, wanted)
 
 
 def same_run(work: Work, key: dict[str, Any]) -> str:
@@ -152,7 +171,7 @@ def last_of(work: Work) -> Folder:
 def train_stage(work: Work, key: dict[str, Any], changed: str) -> None:
     """From the newest whole checkpoint, or from the seed, to the last step."""
     data, section = work.data(), work.recipe.train
-    work.divide()
+    work.warn_of_bubbles()
     check_health(work)
     peak = machine.matmul_flops_per_second(work.device, work.policy.compute)
     threads = torch.get_num_threads()
@@ -315,28 +334,46 @@ def begin(work: Work, data: Data) -> State:
     return state
 
 
-def trained_state(work: Work) -> State:
-    """The state after the last step."""
-    state = work.state(work.data(), filled=False)
-    checkpoints.load(last_of(work), state)  # read back when it was written, or by is_trained
-    state.model.float().eval()  # what is bfloat16 is so exactly
-    return state
+def trained(work: Work) -> nn.Module:
+    """This rank's part of the model after the last step."""
+    gc.collect()  # what training held is in cycles, and there may be no room for both
+    model, rows = work.model()
+    checkpoints.fill(last_of(work), model, rows, work.config.axes(), work.ranks)  # verified when written, or since
+    return model.float().eval()  # what is bfloat16 is so exactly
 
 
-def release_stage(work: Work, state: State) -> dict[str, object]:
-    """The released folder, proved on rows of the run."""
-    section, recipe = work.recipe.release, work.recipe
-    lineage = lineage_of(work.run, recipe, state.step, state.history.learned(state.position))
-    causal = work.objective.causal
+def evaluate_stage(work: Work, model: nn.Module) -> dict[str, object]:
+    """Scores of the model after the last step."""
+    found = scores(work, model, work.remembered["train"]["steps"])
+    for score in found:
+        work.report(score)
+    return {"scores": [vars(score) for score in found]}
+
+
+def release_stage(work: Work, model: nn.Module) -> dict[str, object]:
+    """The released folder, written by the leading rank as it reads the checkpoint, and proved by all."""
+    recipe, causal, folder = settled(work), work.objective.causal, work.run.release
+    tokens = torch.from_numpy(work.data().batch(0, 2).tokens[:2])
+
+    def prove(partial: Path) -> float:
+        work.ranks.wait()  # until it is written
+        return agree(model, work.opened(partial), tokens, recipe.release.dtype, partial, causal=causal)
+
+    if not work.ranks.leads:
+        prove(partial_of(folder))
+        return {}
+    saved = Checkpoint(last_of(work), work.run, recipe, work.family, work.config)
+    lineage = lineage_of(work.run, recipe, saved.state["step"], saved.learned)
     facts = facts_of(work.run, recipe, work.family, work.config, lineage, causal=causal)
-    proof = torch.from_numpy(work.data().batch(0, 2).tokens[:2]).to(work.device)
     done = release(
-        work.run.release, work.family, work.config, state.model, work.tokenizer,
-        dtype=section.dtype, shard_bytes=section.shard_bytes, card=card(facts), lineage=lineage, proof=proof,
-        causal=causal,
+        folder, work.family, work.config, saved.weight, work.tokenizer, dtype=recipe.release.dtype,
+        shard_bytes=recipe.release.shard_bytes, card=card(facts), lineage=lineage, prove=prove, causal=causal,
     )  # fmt: skip
     work.report(done)
     return {"digest": done.digest}
+
+
+LAST = {"evaluate": evaluate_stage, "release": release_stage}
 
 
 def _folders(work: Work) -> dict[str, str]:

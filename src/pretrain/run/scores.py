@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from pretrain.checkpoint.state import State
 from pretrain.evaluate import baselines
 from pretrain.evaluate.held_out import held_out_loss
 from pretrain.evaluate.perplexity import likelihood
@@ -15,9 +14,9 @@ from pretrain.shards.catalogue import Catalogue
 from pretrain.shards.shelf import Shelf
 
 
-def evaluate_stage(work: Work, state: State) -> dict[str, object]:
-    """Held-out likelihood beside its baselines, and the recipe's tasks."""
-    section, scores = work.recipe.evaluate, list[Score]()
+def scores(work: Work, model: nn.Module, step: int) -> list[Score]:
+    """Held-out likelihood beside its baselines, and the recipe's tasks; all ranks ask the model, one asks the text."""
+    section, made = work.recipe.evaluate, list[Score]()
     texts, size = list[str](), 0
     for document in work.held_out():
         if size >= section.held_out_bytes:
@@ -25,28 +24,26 @@ def evaluate_stage(work: Work, state: State) -> dict[str, object]:
         texts.append(document.text)
         size += len(document.text.encode())
     if texts and not work.objective.causal:
-        for name, value in objective_losses(work, state.model, texts, size).items():
-            scores.append(Score(state.step, f"loss, {name}", value, "nats per predicted token", "held out"))
+        for name, value in objective_losses(work, model, texts, size).items():
+            made.append(Score(step, f"loss, {name}", value, "nats per predicted token", "held out"))
     elif texts:
-        found = likelihood(state.model, work.tokenizer, texts, sequence=work.recipe.train.sequence)
+        found = likelihood(model, work.tokenizer, texts, sequence=work.recipe.train.sequence)
         detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens, "documents": found.documents}
-        scores.append(Score(state.step, "bits per byte", found.bits_per_byte, "bits", "held out", detail))
-        scores.append(Score(state.step, "perplexity", found.perplexity, "per token", "held out", detail))
-        if section.baselines:
+        made.append(Score(step, "bits per byte", found.bits_per_byte, "bits", "held out", detail))
+        made.append(Score(step, "perplexity", found.perplexity, "per token", "held out", detail))
+        if section.baselines and work.ranks.leads:
             ends = [] if work.tokenizer.end is None else [work.tokenizer.end]
             ids = [np.concatenate([one, np.array(ends, np.int32)]) for one in work.tokenizer.encode_batch(texts)]
             unigram = baselines.unigram_bits_per_byte(train_counts(work), ids, size)
-            scores.append(Score(0, "bits per byte, unigram baseline", unigram, "bits", "held out"))
+            made.append(Score(0, "bits per byte, unigram baseline", unigram, "bits", "held out"))
             packed = baselines.xz_bits_per_byte(texts)
-            scores.append(Score(0, "bits per byte, xz -9 baseline", packed, "bits", "held out"))
+            made.append(Score(0, "bits per byte, xz -9 baseline", packed, "bits", "held out"))
     else:
         text = "nothing is held out (corpus.held_out, too few documents?): there is no bits per byte"
         work.report(Notice("warning", text))
     for leaf in section.tasks:
-        scores.append(leaf.bind().score(state.model, work.tokenizer, state.step, work.recipe.run.seed))
-    for score in scores:
-        work.report(score)
-    return {"scores": [vars(score) for score in scores]}
+        made.append(leaf.bind().score(model, work.tokenizer, step, work.recipe.run.seed))
+    return made
 
 
 def objective_losses(work: Work, model: nn.Module, texts: Sequence[str], size: int) -> dict[str, float]:

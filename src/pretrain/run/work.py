@@ -1,7 +1,7 @@
 """What train, evaluate and release share."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,23 +9,24 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pretrain.base import remote
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.base.files import write
-from pretrain.base.remote import Place
 from pretrain.checkpoint.state import State
 from pretrain.corpus.cut import Cut
 from pretrain.corpus.document import Document
 from pretrain.events.kinds import Notice
 from pretrain.model.ahead import add_ahead
+from pretrain.model.config import read_config
 from pretrain.model.extend import Grown
 from pretrain.model.folder import materialise, shell
 from pretrain.model.narrow import narrowed
 from pretrain.model.tensor_files import Tensors
 from pretrain.model.transfer import transferred
-from pretrain.model.weights import Weight, expand, matched
+from pretrain.model.weights import Axis, Place, Weight, expand, matched
 from pretrain.objective.objective import Objective
 from pretrain.optimizer.optimizer import here
 from pretrain.order.batch import Data, Vocabulary, doublings
@@ -160,7 +161,7 @@ class Work:
         return {name for name in self.known.keys() - self.tokens.keys() if source_of(name) in self.weights}
 
     @property
-    def checkpoints(self) -> Place:
+    def checkpoints(self) -> remote.Place:
         """Where the run's lie."""
         return checkpoints_of(self.run, self.recipe)
 
@@ -197,21 +198,29 @@ class Work:
         seen = learned({name: cut.folder for name, cut in self.context.cuts.items()})
         return (document for document in self.cut.documents("held_out") if document.id not in seen)
 
+    def model(self, gathered: torch.dtype = torch.float32) -> tuple[nn.Module, list[Weight]]:
+        """This rank's part of the model, with no numbers yet, and its rows: no rank ever has memory for all of it."""
+        model, axes = shell(self.family, self.config), self.config.axes()
+        rows = [*self.rows, *add_ahead(model, self.rows, self.objective.ahead)]
+        self.wide = narrowed(model, rows, axes, self.policy)
+        rows = self.ranks.apply(model, rows, axes, gathered)
+        materialise(model, rows, self.device)
+        return model, rows
+
     def state(self, data: Data, *, filled: bool = True) -> State:
         """This rank's part of fresh weights from the seed, or of a published folder's; nothing learned yet. If they are
         not filled, a checkpoint is to do it."""
-        model = shell(self.family, self.config)  # no rank ever has memory for all of it
-        rows, axes = [*self.rows, *add_ahead(model, self.rows, self.objective.ahead)], self.config.axes()
-        self.wide = narrowed(model, rows, axes, self.policy)
-        rows = self.ranks.apply(model, rows, axes, self.policy.gathered)
-        materialise(model, rows, self.device)
+        (model, rows), axes = self.model(self.policy.gathered), self.config.axes()
         folder = self.recipe.model.from_
         theirs = {weight.name for weight in expand(self.rows)} if folder is not None else set()
         if filled:
             own = [weight for weight in rows if weight.name not in theirs]
             self.ranks.draw(model, own, axes, self.config.initializer_range, self.recipe.run.seed)
-        if filled and folder is not None:
-            self._read(model, rows, Path(folder))
+        if filled and folder is not None:  # `completed` has seen that all but rows for new ids fits
+            tensors = Tensors(Path(folder), getattr(self.family, "IGNORED", ()))
+            grown = Grown(tensors, self.rows, self.config.vocab_size, self.recipe.run.seed)
+            whole = shell(self.family, self.config)
+            self._paste(model, rows, axes, matched(whole, self.rows, axes, grown, tensors.where))
         train, layout = self.recipe.train, self.ranks.layout
         kept = schedule.waiting(self.ranks.place("pp"), layout.pp, passes(train, layout), layout.chunks) / layout.chunks
         recompute(model, train.recompute, (train.activation_bytes or 0) / kept, partial(self.ranks.most, among="copy"))
@@ -223,13 +232,26 @@ class Work:
         )
         return State(model, rows, optimizer, 0, 0, data.order.history, axes, self.ranks)
 
-    def _read(self, model: nn.Module, rows: Sequence[Weight], folder: Path) -> None:
-        """Of a released folder, with rows for new ids; `completed` has seen that the rest fits."""
-        axes, here = self.config.axes(), {weight.name for weight in rows}
-        tensors = Tensors(folder, getattr(self.family, "IGNORED", ()))
-        grown = Grown(tensors, self.rows, self.config.vocab_size, self.recipe.run.seed)
-        whole = shell(self.family, self.config)
-        for _, weight, place, value in matched(whole, self.rows, axes, grown, tensors.where):
+    def opened(self, folder: Path) -> nn.Module:
+        """This rank's part of a released folder's model, in float32. Raises UserError."""
+        family, config = read_config(folder)
+        model, table, axes = shell(family, config), family.weights(config), config.axes()
+        rows = self.ranks.apply(model, table, axes)
+        materialise(model, rows, self.device)
+        tensors = Tensors(folder, getattr(family, "IGNORED", ()))
+        self._paste(model, rows, axes, matched(shell(family, config), table, axes, tensors, tensors.where))
+        return model.eval()
+
+    def _paste(
+        self,
+        model: nn.Module,
+        rows: Sequence[Weight],
+        axes: Mapping[str, Axis],
+        found: Iterable[tuple[str, Weight, Place, Tensor]],
+    ) -> None:
+        """What this rank holds of tensors that were matched to a whole model's weights."""
+        here = {weight.name for weight in rows}
+        for _, weight, place, value in found:
             if weight.name in here:
                 part = value.mT if weight.transpose else value
                 self.ranks.paste(model, weight, axes, place, partial(torch.as_tensor, part))
@@ -254,13 +276,16 @@ class Work:
 
     def divide(self) -> None:
         """Finds the layout of the ranks that were started. Raises UserError where it cannot be."""
-        train, layout = self.recipe.train, layout_of(self.recipe, launch.size(), self.config)
-        count = passes(train, layout)
+        self.ranks = Ranks.of(layout_of(self.recipe, launch.size(), self.config), self.device)
+
+    def warn_of_bubbles(self) -> None:
+        """Says so where stages wait for more than they compute."""
+        layout = self.ranks.layout
+        count = passes(self.recipe.train, layout)
         if count < layout.pp:
             share = schedule.bubble(layout.pp, count, layout.chunks)
             text = f"micro-batches {count} for {layout.pp} stages: {share:.0%} of the time is bubble"
             self.report(Notice("warning", f"{text}; a smaller train.micro_batch, or a larger train.batch, has less"))
-        self.ranks = Ranks.of(layout, self.device)
 
     def throw_away(self) -> tuple[State, Steps]:
         """A state to measure steps on."""
