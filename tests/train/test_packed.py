@@ -123,8 +123,8 @@ def test_waiting_for_data_is_said_once_with_its_share() -> None:
     loader = SimpleNamespace(waited=0.0)
     waits = Waits(loader, 1000, told.append)  # type: ignore[arg-type]
     assert waits.share(10, 10.0) == 0.0
-    loader.waited = 0.5
-    assert waits.share(10, 5.0) == pytest.approx(0.1) and not told, "a tenth of the last ten, less of all twenty"
+    loader.waited = 1.5
+    assert waits.share(10, 10.0) == pytest.approx(0.15) and not told, "much of the last ten, less of all twenty"
     for _ in range(2 * WAIT_STEPS):
         loader.waited += 0.25
         assert waits.share(1, 1.0) == pytest.approx(0.25)
