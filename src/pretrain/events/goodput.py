@@ -4,13 +4,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pretrain.events.kinds import Accounts, Event, Saved, Stage, Step
+from pretrain.events.kinds import Accounts, Event, Finished, Saved, Stage, Started, Step
 
 
 @dataclass(frozen=True)
 class Goodput:
-    """Seconds of training, first start to last step, and what became of them; the rest is starts, evaluation, pauses
-    and what a killed process had not told."""
+    """Seconds of training, first start to last step, and what became of them; the rest is starts, evaluation, what an
+    interruption cost and what a killed process had not told. From the end of a command that did all it was asked for to
+    the next one is no time of the run's."""
 
     wall: float
     kept: float  # of steps that stand
@@ -25,23 +26,28 @@ class Goodput:
 
 def goodput(events: Iterable[Event]) -> Goodput:
     """Of all events of a run, in order."""
-    first = last = spent = kept = saving = 0.0
+    first = last = spent = saving = ended = away = 0.0
     taken: list[tuple[int, float]] = []  # a step that was told of, and the seconds since the one before
     before = 0  # the step that the next one follows
     for event in events:
+        if isinstance(event, Saved | Step):
+            last, first, away = max(last, event.time), first + away, 0.0  # as if it had begun later
         if isinstance(event, Stage) and event.name == "train" and event.state == "started":
             first = first or event.time
             before = -1
+        elif isinstance(event, Finished):
+            ended = event.time if first else 0.0
+        elif isinstance(event, Started) and ended:
+            away, ended = away + event.time - ended, 0.0
         elif isinstance(event, Saved):
             saving += event.save_seconds
-            last = max(last, event.time)
         elif isinstance(event, Step):
             while taken and taken[-1][0] >= event.step:
                 taken.pop()
             before = taken[-1][0] if before < 0 and taken else max(before, 0)
             seconds = event.step_seconds * (event.step - before)
             taken.append((event.step, seconds))
-            spent, before, last = spent + seconds, event.step, max(last, event.time)
+            spent, before = spent + seconds, event.step
     kept = sum(seconds for _, seconds in taken)
     return Goodput(max(last - first, 0.0) if first else 0.0, kept, spent - kept, saving)
 
