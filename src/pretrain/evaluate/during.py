@@ -20,7 +20,9 @@ def estimate(
     """A callable that scores held-out documents, up to `during_bytes` of them."""
 
     def call(state: State) -> None:
-        found = likelihood(state.model, tokenizer, texts, sequence=sequence, limit_bytes=section.during_bytes)
+        found = likelihood(
+            state.model, tokenizer, texts, sequence=sequence, limit_bytes=section.during_bytes, ranks=state.ranks
+        )
         detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens}
         report(Score(state.step, "bits per byte", found.bits_per_byte, "bits", "held out, estimate", detail))
 

@@ -1,13 +1,16 @@
 """Likelihood of documents: nats a token, perplexity, bits a byte."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import nn
 
+from pretrain.evaluate.share import shared, total
 from pretrain.objective.cross_entropy import token_logprobs
+from pretrain.parallel.apply import Ranks
 from pretrain.tokenizer.tokenizer import Tokenizer
 
 ROWS = 16  # windows in a forward pass
@@ -40,43 +43,49 @@ class Likelihood:
 
 @torch.no_grad()
 def likelihood(
-    model: nn.Module, tokenizer: Tokenizer, texts: Iterable[str], *, sequence: int, limit_bytes: int | None = None
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    sequence: int,
+    limit_bytes: int | None = None,
+    ranks: Ranks | None = None,
 ) -> Likelihood:
-    """Scores each document on its own, every token once, its end too.
+    """Scores each document on its own, every token once, its end too; all `ranks` of the model call it, and share.
 
     The first token is predicted from the document-end token (from nothing, hence not at all, if there is none). Longer
     documents are scored in windows of `sequence` tokens that advance by half: each token sees half a window or more.
     Documents are taken whole until `limit_bytes` are reached.
     """
-    nats, tokens, size, documents = 0.0, 0, 0, 0
-    pending: list[tuple[list[int], int]] = []
-    device = next(model.parameters()).device
+    nats, tokens, size, documents, ranks = 0.0, 0, 0, 0, ranks or Ranks()
 
-    def flush() -> float:
-        longest = max(len(ids) for ids, _ in pending)
-        grid = torch.zeros(len(pending), longest, dtype=torch.long)
-        scored = torch.zeros(len(pending), longest - 1, dtype=torch.bool)
-        for i, (ids, first) in enumerate(pending):
-            grid[i, : len(ids)] = torch.tensor(ids)
-            scored[i, first - 1 : len(ids) - 1] = True
-        grid = grid.to(device)
-        logprobs = token_logprobs(model.get_submodule("head")(model(grid[:, :-1]).hidden), grid[:, 1:])
-        pending.clear()
-        return float(-logprobs.double()[scored.to(device)].sum())
+    def every() -> Iterator[tuple[list[int], int]]:
+        nonlocal tokens, size, documents
+        for text in texts:
+            if limit_bytes is not None and size >= limit_bytes:
+                break
+            ids = tokenizer.encode(text).tolist()
+            ids = ids if tokenizer.end is None else [tokenizer.end, *ids, tokenizer.end]
+            size, documents, tokens = size + len(text.encode()), documents + 1, tokens + max(len(ids) - 1, 0)
+            yield from windows(ids, sequence)
 
-    for text in texts:
-        if limit_bytes is not None and size >= limit_bytes:
-            break
-        ids = tokenizer.encode(text).tolist()
-        ids = ids if tokenizer.end is None else [tokenizer.end, *ids, tokenizer.end]
-        size, documents, tokens = size + len(text.encode()), documents + 1, tokens + max(len(ids) - 1, 0)
-        for window in windows(ids, sequence):
-            pending.append(window)
-            if len(pending) == ROWS:
-                nats += flush()
-    if pending:
-        nats += flush()
-    return Likelihood(nats, tokens, size, documents)
+    found = every()
+    for batch, counts in shared(iter(lambda: list(islice(found, ROWS)), []), ranks):
+        nats += _nats(model, batch) * counts
+    return Likelihood(total(nats, ranks, next(model.parameters()).device), tokens, size, documents)
+
+
+def _nats(model: nn.Module, batch: Sequence[tuple[list[int], int]]) -> float:
+    """-log p of the windows' ids from the place on that is said beside them."""
+    longest, device = max(len(ids) for ids, _ in batch), next(model.parameters()).device
+    grid = torch.zeros(len(batch), longest, dtype=torch.long)
+    scored = torch.zeros(len(batch), longest - 1, dtype=torch.bool)
+    for i, (ids, first) in enumerate(batch):
+        grid[i, : len(ids)] = torch.tensor(ids)
+        scored[i, first - 1 : len(ids) - 1] = True
+    grid = grid.to(device)
+    logprobs = token_logprobs(model.get_submodule("head")(model(grid[:, :-1]).hidden), grid[:, 1:])
+    return float(-logprobs.double()[scored.to(device)].sum())
 
 
 def windows(ids: list[int], sequence: int) -> Iterator[tuple[list[int], int]]:

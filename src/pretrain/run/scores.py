@@ -27,7 +27,7 @@ def scores(work: Work, model: nn.Module, step: int) -> list[Score]:
         for name, value in objective_losses(work, model, texts, size).items():
             made.append(Score(step, f"loss, {name}", value, "nats per predicted token", "held out"))
     elif texts:
-        found = likelihood(model, work.tokenizer, texts, sequence=work.recipe.train.sequence)
+        found = likelihood(model, work.tokenizer, texts, sequence=work.recipe.train.sequence, ranks=work.ranks)
         detail: dict[str, object] = {"bytes": found.bytes, "tokens": found.tokens, "documents": found.documents}
         made.append(Score(step, "bits per byte", found.bits_per_byte, "bits", "held out", detail))
         made.append(Score(step, "perplexity", found.perplexity, "per token", "held out", detail))
@@ -54,7 +54,7 @@ def objective_losses(work: Work, model: nn.Module, texts: Sequence[str], size: i
     train = work.recipe.train
     return held_out_loss(
         model, work.objective, work.vocabulary, [np.concatenate([ids, ends]) for ids in some],
-        sequence=train.sequence, seed=work.recipe.run.seed, apart=train.mask == "documents",
+        sequence=train.sequence, seed=work.recipe.run.seed, apart=train.mask == "documents", ranks=work.ranks,
     )  # fmt: skip
 
 
