@@ -14,6 +14,7 @@ from pretrain.base import files
 from pretrain.base.errors import DamagedError, DiskFullError
 from pretrain.base.files import digest_file, digest_of, new_folder, read_manifest, verify, write
 
+MUTANTS = [("src/pretrain/base/files.py", "name))[number::count]", "name))[number + 1 :: count]")]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -90,6 +91,25 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path, monkeypa
     with pytest.raises(DiskFullError), new_folder(tmp_path / "folder") as partial:
         (partial / "x").write_text("x")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "old"}
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 9])
+def test_several_readers_read_each_file_once(tmp_path: Path, readers: int) -> None:
+    names = [f"{i}.bin" for i in range(5)]
+    with new_folder(tmp_path / "x") as partial:
+        for i, name in enumerate(names):
+            write(partial / name, "text" * (i // 2))
+    for name in names:
+        whole = (tmp_path / "x" / name).read_bytes()
+        (tmp_path / "x" / name).unlink()
+        found = 0
+        for number in range(readers):
+            try:
+                verify(tmp_path / "x", share=(number, readers))
+            except DamagedError:
+                found += 1
+        assert found == 1, name
+        (tmp_path / "x" / name).write_bytes(whole)
 
 
 def test_digests_name_content(tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ MUTANTS = [
     ("src/pretrain/checkpoint/saver.py", "        self.wait()\n        snapshot", "        snapshot"),
     ("src/pretrain/checkpoint/save.py", "at += -(-content.bytes // 8) * 8", "at += 0"),
     ("src/pretrain/checkpoint/save.py", "isinstance(path, Path) or (path / MANIFEST).is_file()", "path"),
-    ("src/pretrain/base/files.py", "name))[number::count]", "name))[number + 1 :: count]"),
     ("src/pretrain/base/files.py", "digest_file(path) == state.hexdigest()", "True"),
 ]
 llama = find("model.families", "llama")

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parallel.test_apply import MODELS, deviations
@@ -53,6 +53,7 @@ def cut(draw: st.DrawFn) -> tuple[int, int, Mask]:
 
 
 @given(cut(), st.sampled_from([None, 1.5]), st.booleans())
+@example((2, 4, Window(3, 2)), None, False)
 @settings(max_examples=150, deadline=None)
 def test_chunks_see_what_the_whole_sees(drawn: tuple[int, int, Mask], softcap: float | None, with_sinks: bool) -> None:
     size, length, mask = drawn

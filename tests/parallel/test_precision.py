@@ -14,6 +14,7 @@ from pretrain.model.weights import initialise, local
 from pretrain.order.batch import Batch, Vocabulary
 from pretrain.order.order import History, Segment
 from pretrain.parallel.apply import Ranks, trained
+from pretrain.parallel.data import in_pieces
 from pretrain.parallel.layout import Layout
 from pretrain.precision.linear import Scaling
 from pretrain.precision.policy import Policy, choose
@@ -112,6 +113,18 @@ def test_chance_does_not_know_the_layout() -> None:
             mine = part(batch(number), on.data_rank, on.layout.data)
             assert abs(float(train_step(state, mine, steps, 1.0).loss) - loss) < 0.01 * loss
         assert state.model.get_parameter("blocks.0.attention.q.weight").grad.dtype is torch.bfloat16
+
+
+@ranks(4)
+def test_gradients_in_bfloat16_are_summed_in_float32() -> None:
+    on = Ranks.of(Layout(shard=4), "cpu")
+    draws = [torch.randn(8, 64, generator=torch.Generator().manual_seed(rank)).bfloat16() for rank in range(4)]
+    module = nn.Linear(64, 8, bias=False, dtype=torch.bfloat16)
+    in_pieces(module, on.view("fold"))
+    module(torch.eye(64, dtype=torch.bfloat16)).mul(draws[on.number].mT).sum().backward()
+    assert module.weight.grad is not None
+    whole = torch.stack(draws).float().sum(0).bfloat16()
+    assert torch.equal(local(module.weight.grad), whole[2 * on.number : 2 * on.number + 2])
 
 
 def push(state: State, gradients: dict[str, Tensor]) -> None:

@@ -18,12 +18,12 @@ from pretrain.run.stages import execute
 from pretrain.watch.console import summary
 
 MUTANTS = [
-    ("src/pretrain/evaluate/held_out.py", "max(counts[name], 1.0)", "1.0"),
+    ("src/pretrain/evaluate/held_out.py", "max(predicted, 1.0)", "1.0"),
     ("src/pretrain/model/folder.py", "{IS_CAUSAL: False}", "{IS_CAUSAL: True}"),
     (
         "src/pretrain/run/work.py",
-        "rows, axes = [*self.rows, *add_ahead(model, self.rows, self.objective.ahead)],",
-        "rows, axes = self.rows,",
+        "rows = [*self.rows, *add_ahead(model, self.rows, self.objective.ahead)]",
+        "rows = self.rows",
     ),
 ]
 RECIPE = """

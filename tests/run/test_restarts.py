@@ -17,11 +17,6 @@ from pretrain.events.kinds import Hung, Restarted, Resumed, Step
 from pretrain.events.read import all_of
 
 MUTANTS = [
-    (
-        "src/pretrain/parallel/agent.py",
-        "handler._shared_tcp_store_server = handler._bootstrap_store_info = None",
-        "pass",
-    ),
     ("src/pretrain/parallel/agent.py", "self._rule.told(self.failure)", "pass"),
     ("src/pretrain/train/watchdog.py", "os._exit(HUNG)", "pass"),
 ]
