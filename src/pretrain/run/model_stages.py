@@ -61,31 +61,35 @@ def walk(context: Context, stages: Sequence[str], cut: Cut, tokenizer: Tokenizer
     done = not changed and is_trained(work)
     if "train" in stages and done:
         work.report(Stage("train", "reused", "its last checkpoint is there", str(work.checkpoints)))
-    elif "train" in stages and context.dry:
-        started = "train" in work.remembered
+    if context.dry:
+        foretell(work, key, changed, stages, done=done)
+        return
+    if "train" not in stages and not done:
+        raise UserError("train is not done yet", expected="`--to train` first, or no --from and --only")
+    left = [name for name in stages if (not done if name == "train" else name in LAST)]
+    if done and not any(changed_since(work, name) for name in left):
+        for name in left:
+            work.report(Stage(name, "reused", UNCHANGED))
+        return
+    context.joined = True
+    with launch.joined(work.device, together=True):
+        together(work, key, changed, left)
+    work.ranks = Ranks()
+
+
+def foretell(work: Work, key: dict[str, Any], changed: str, stages: Sequence[str], *, done: bool) -> None:
+    """What `walk` would do, and why."""
+    if "train" in stages and not done:
         goes_on = f"it goes on from its checkpoint{changed and f'; {changed}'}"
+        started = "train" in work.remembered
         work.report(Stage("train", "skipped", goes_on if started else "nothing is there yet"))
         forecast(work, key)
-    elif "train" not in stages and not done and not context.dry:
-        raise UserError("train is not done yet", expected="`--to train` first, or no --from and --only")
-    if context.dry and not done:
+    if not done:
         work.report(Notice("info", "what follows train would run as well"))
-    elif context.dry:
-        for name in LAST:
-            if name in stages and (why := changed_since(work, name)):
-                work.report(Stage(name, "skipped", why))
-            elif name in stages:
-                work.report(Stage(name, "reused", UNCHANGED))
-    else:
-        left = [name for name in stages if (not done if name == "train" else name in LAST)]
-        if not done or any(changed_since(work, name) for name in left):
-            context.joined = True
-            with launch.joined(work.device, together=True):
-                together(work, key, changed, left)
-            work.ranks = Ranks()
-        else:
-            for name in left:
-                work.report(Stage(name, "reused", UNCHANGED))
+        return
+    for name in (name for name in stages if name in LAST):
+        why = changed_since(work, name)
+        work.report(Stage(name, "skipped" if why else "reused", why or UNCHANGED))
 
 
 def together(work: Work, key: dict[str, Any], changed: str, stages: Sequence[str]) -> None:
