@@ -9,12 +9,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from folders import write_folder
 from pretrain.base.extension import find
 from pretrain.base.files import seal
 from pretrain.cli.main import main
 from pretrain.model.anatomy import anatomy
 from pretrain.model.count import active_parameters, training_flops_per_token
-from pretrain.model.folder import make, write_folder
+from pretrain.model.folder import make
 from pretrain.model.weights import Weight, parameters
 from pretrain.watch.model_page import page, picture
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from folders import write_folder
 from pretrain.base.extension import find
 from pretrain.model.extend import Grown, unlike
-from pretrain.model.folder import make, write_folder
+from pretrain.model.folder import make
 from pretrain.model.layers.rope import RopeScaling
 from pretrain.model.weights import export, initialise, load
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from folders import write_folder
 from pretrain.base.extension import find
 from pretrain.generate.cache import KeyValueCache
 from pretrain.model.count import training_flops_per_token
-from pretrain.model.folder import load_folder, make, write_folder
+from pretrain.model.folder import load_folder, make
 from pretrain.model.weights import initialise, parameters
 
 nimble = find("model.families", "nimble")

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from folders import write_folder
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.extension import find
 from pretrain.base.files import new_folder, verify
 from pretrain.model.config import read_config
-from pretrain.model.folder import checked, load_folder, make, write_folder
+from pretrain.model.folder import checked, load_folder, make
 from pretrain.model.tensor_files import INDEX, WEIGHTS, Tensors, split, write_tensors
 from pretrain.model.weights import initialise
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from folders import write_folder
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
-from pretrain.model.folder import make, write_folder
+from pretrain.model.folder import make
 from pretrain.model.transfer import transferred
 from pretrain.model.weights import Scale, Weight, initialise
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from folders import write_folder
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.cli.main import main
-from pretrain.model.folder import load_folder, make, write_folder
+from pretrain.model.folder import load_folder, make
 from pretrain.model.upcycle import upcycle
 
 MUTANTS = [

@@ -9,12 +9,13 @@ import torch
 from torch.nn import functional
 
 from batches import SIZE, VOCABULARY, batch
+from folders import write_folder
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.checkpoint.save import load, save
 from pretrain.checkpoint.state import State
 from pretrain.model.ahead import add_ahead
-from pretrain.model.folder import make, write_folder
+from pretrain.model.folder import make
 from pretrain.model.weights import check, initialise
 from pretrain.objective.kinds.multi_token import MultiToken
 from pretrain.objective.objective import losses

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from folders import write_folder
 from pretrain.generate.cache import KeyValueCache
 from pretrain.generate.sample import sample
 from pretrain.model.config import INERT, read_config, to_json
-from pretrain.model.folder import load_folder, make, write_folder
+from pretrain.model.folder import load_folder, make
 from pretrain.model.weights import export, initialise, parameters
 
 transformers = pytest.importorskip("transformers", reason="the published implementation is not installed")

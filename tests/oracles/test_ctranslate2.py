@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from folders import write_folder
 from pretrain.base.extension import find
 from pretrain.base.files import new_folder
-from pretrain.model.folder import load_folder, make, write_folder
+from pretrain.model.folder import load_folder, make
 from pretrain.model.layers.rope import RopeScaling
 from pretrain.tokenizer.bpe import train
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from folders import write_folder
 from oracles.family import BOUND, apart, both_ways, count, published, tensors
 from pretrain.base.errors import UserError
 from pretrain.base.extension import find
 from pretrain.model.ahead import add_ahead
 from pretrain.model.config import read_config
 from pretrain.model.count import active_parameters
-from pretrain.model.folder import load_folder, make, write_folder
+from pretrain.model.folder import load_folder, make
 from pretrain.model.weights import expand
 
 MUTANTS = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.base.files import write
 from pretrain.model.config import CONFIG, IS_CAUSAL, read_config, to_json
-from pretrain.model.tensor_files import SHARD_BYTES, Tensors, write_tensors
+from pretrain.model.tensor_files import Tensors, write_tensors
 from pretrain.model.weights import Weight, cast, check, export, load, matched, tie
 
 GENERATION = "generation_config.json"
@@ -36,23 +36,6 @@ def materialise(module: nn.Module, rows: Sequence[Weight], device: str) -> None:
     """Gives weights without memory some on a device, with no numbers yet; what has its numbers moves there."""
     module._apply(lambda one: torch.empty_like(one, device=device) if one.is_meta else one.to(device))
     tie(module, rows)
-
-
-def write_folder(
-    folder: Path,
-    family: ModuleType,
-    module: nn.Module,
-    config: Any,
-    *,
-    dtype: str,
-    end: int | None,
-    shard_bytes: int = SHARD_BYTES,
-    causal: bool = True,
-) -> None:
-    """Writes a module as a released folder; `end` is the id that begins and ends a document."""
-    tensors = export(module, family.weights(config), config.axes(), getattr(torch, dtype))
-    said = said_of(end, causal=causal)
-    write_model(folder, family, config, tensors, dtype=dtype, shard_bytes=shard_bytes, said=said)
 
 
 def said_of(end: int | None, *, causal: bool) -> dict[str, object]:
