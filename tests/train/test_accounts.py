@@ -70,7 +70,7 @@ def test_waiting_for_a_slow_rank_is_communication_that_nothing_hides() -> None:
 
     dist.barrier()
     seven, found = measured(step, "cpu")
-    assert seven == 7 and 0 <= found.exposed <= found.all <= 1
+    assert seven == 7 and 0 <= found.exposed <= found.all <= 1, found
     if dist.get_rank() == 0:
         assert found.exposed > 0.2
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-Span = tuple[float, float]
+Span = tuple[int, int]  # nanoseconds: in whole numbers no part is longer than the whole
 T = TypeVar("T")
 
 
@@ -31,7 +31,7 @@ def measured(step: Callable[[], T], device: str) -> tuple[T, Communication]:
         with quiet():
             found.stop()
     events = list(found.events() or [])
-    spans = [(event.name, (event.time_range.start, event.time_range.end)) for event in events]
+    spans = [(event.name, _span(event.time_range.start, event.time_range.end)) for event in events]
     if gpu:
         kernels = [span for event, span in zip(events, spans, strict=True) if event.device_type == DeviceType.CUDA]
         speaks = [span for name, span in kernels if name.startswith("nccl")]
@@ -45,11 +45,17 @@ def measured(step: Callable[[], T], device: str) -> tuple[T, Communication]:
     return out, Communication(total(speaks) / length, exposed / length)
 
 
-def total(spans: Iterable[Span]) -> float:
+def _span(start: float, end: float) -> Span:
+    """Of microseconds."""
+    return round(1000 * start), round(1000 * end)
+
+
+def total(spans: Iterable[Span]) -> int:
     """Time that at least one of them covers."""
-    covered, reached = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        covered += max(end - max(start, reached), 0.0)
+    ordered, covered = sorted(spans), 0
+    reached = ordered[0][0] if ordered else 0
+    for start, end in ordered:
+        covered += max(end - max(start, reached), 0)
         reached = max(reached, end)
     return covered
 
