@@ -270,3 +270,13 @@ def test_public_names_are_there_and_documented() -> None:
     assert all(getattr(pretrain, name) for name in pretrain.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pretrain.nothing
+
+
+def test_what_another_rank_alone_finds_wrong_is_said_by_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited = list[float]()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("pretrain.cli.main.time.sleep", waited.append)
+    assert main(["check", "nowhere.toml"]) == 2
+    assert "nowhere.toml" in capsys.readouterr().err and waited, "the leading rank, which ends this one, comes first"

@@ -30,7 +30,7 @@ MUTANTS = [
     ("src/pretrain/run/export.py", "total += one.weight(name)", "total += start"),
     ("src/pretrain/run/export.py", "(total / len(found))", "(total / 2)"),
     ("src/pretrain/run/export.py", "if one.tokenizer().digest != other.tokenizer().digest:", "if False:"),
-    ("src/pretrain/run/model_stages.py", "agree(model, work.opened(partial),", "agree(model, model,"),
+    ("src/pretrain/run/model_stages.py", "agree(model, back,", "agree(model, model,"),
     ("src/pretrain/run/model_stages.py", 'return "" if before == wanted else', "return"),
     ("src/pretrain/run/published.py", "if key not in model:", "if True:"),
     ("src/pretrain/run/published.py", "_demand_fit(made, family, config)", "pass"),

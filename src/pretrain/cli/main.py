@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +34,7 @@ COMMANDS = {
 
 FILES = {"import": "bring"}  # commands whose file cannot have their name
 RESUMABLE = ("quickstart", "run", "ablate")
+FIRST_SECONDS = 3.0  # in which the leading rank says what is wrong, where that is so on all
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        if launch.rank() == 0 or isinstance(error, DamagedError):  # one speaks for all, but of what it alone reads
-            print(f"pretrain: {error}", file=sys.stderr)
+        if launch.rank() > 0 and not isinstance(error, DamagedError):  # which is of what it alone reads
+            time.sleep(FIRST_SECONDS)  # the leading rank speaks for all, and this one ends with it
+        print(f"pretrain: {error}", file=sys.stderr)
         return 1 if launch.started() and isinstance(error, DiskFullError) else 2  # after which its agent tries again
     except MachineError as error:
         if launch.rank() == 0:
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if not launch.lost(error):
             raise
-        print(f"pretrain: rank {launch.rank()} on {launch.host()} has lost another rank", file=sys.stderr)
+        print(f"pretrain: rank {launch.rank()} on {launch.host()} has lost another rank, and ends", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `pretrain check … | head`: what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

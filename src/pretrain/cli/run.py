@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         if isinstance(event, Stage) and event.state != "started":
             stages.append({"name": event.name, "state": event.state, "why": event.why})
 
+    if launch.started():
+        launch.end_with_agent()
     directory = Path("runs").absolute() / recipe.run.name
     if launch.rank() > 0:
         if not arguments.dry:

@@ -27,7 +27,8 @@ class Log:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system when the process ends
         except OSError:
             os.close(self._file)
-            raise UserError("another process is working on this run", where=str(run.path)) from None
+            what, expected = "another process is working on this run", "it to end first, here or on another machine"
+            raise UserError(what, where=str(run.path), expected=expected) from None
         self._cut_torn_line()
 
     def _cut_torn_line(self) -> None:

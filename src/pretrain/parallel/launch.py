@@ -14,6 +14,7 @@ from pathlib import Path
 from pretrain.base.errors import MachineError, UserError
 
 MISTAKE, HUNG, INTERRUPTED = 2, 75, 130  # exit codes of a rank
+PR_SET_PDEATHSIG = 1  # prctl(2)
 WAIT = timedelta(days=30)  # while the leading rank makes a corpus
 
 
@@ -53,6 +54,15 @@ def rank() -> int:
 def started() -> bool:
     """Whether an agent has started this process, as one rank."""
     return "RANK" in os.environ
+
+
+def end_with_agent() -> None:
+    """From here on the end of the agent asks this process to save and leave, as SIGTERM does (Linux): nobody would know
+    of a rank that goes on alone."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def here() -> int:
@@ -109,13 +119,15 @@ def start(processes: int, arguments: Sequence[str], rule: "Rule", nodes: str = "
 
     from pretrain.parallel import agent
 
-    for name in ("elastic", "launcher"):
+    for name in ("elastic", "elastic.agent.server.api", "launcher"):
         logging.getLogger(f"torch.distributed.{name}").setLevel(logging.CRITICAL)  # ranks say what is wrong
     alone = most == 1
     name, address = (str(os.getpid()), "localhost") if alone else ("pretrain", None)
     meeting = RendezvousParameters("c10d", meet, name, least, most, address)
     try:
-        return agent.run([sys.executable, "-m", "pretrain", *arguments], processes, meeting, rule)
+        script = Path(sys.argv[0])  # as the command was typed: it tells how to go on
+        program = [str(script)] if script.name == "pretrain" and script.is_file() else ["-m", "pretrain"]
+        return agent.run([sys.executable, *program, *arguments], processes, meeting, rule)
     except SignalException:
         return 130
     except RendezvousError as error:

@@ -361,7 +361,9 @@ def release_stage(work: Work, model: nn.Module) -> dict[str, object]:
 
     def prove(partial: Path) -> float:
         work.ranks.wait()  # until it is written
-        return agree(model, work.opened(partial), tokens, recipe.release.dtype, partial, causal=causal)
+        back = work.opened(partial)
+        work.ranks.wait()  # until all have read it: it moves
+        return agree(model, back, tokens, recipe.release.dtype, partial, causal=causal)
 
     if not work.ranks.leads:
         prove(partial_of(folder))
