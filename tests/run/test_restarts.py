@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,8 +96,14 @@ def test_ranks_whose_command_is_killed_save_and_leave(tmp_path: Path) -> None:
     alone, run = begin(tmp_path, "alone", steps=100_000), RunDirectory(tmp_path / "runs" / "alone")
     for _ in until_saved(run, EVERY):
         assert alone.poll() is None
+    ranks = [int(text) for text in Path(f"/proc/{alone.pid}/task/{alone.pid}/children").read_text().split()]
     os.kill(alone.pid, signal.SIGKILL)
-    alone.communicate(timeout=60)  # the pipe is open until the last rank has left
+    try:
+        alone.communicate(timeout=60)  # the pipe is open until the last rank has left
+    finally:
+        for rank in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
     assert max(one.step for one in all_of(run, Step)) < 100_000 and all_of(run, Kept)[-1].step >= EVERY
 
 
