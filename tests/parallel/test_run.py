@@ -3,6 +3,7 @@ scored and released as there."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,25 @@ from pretrain.events.directory import RunDirectory
 from pretrain.events.kinds import Accounts, Communication, Machine, Resumed, Score, Stage, Step
 from pretrain.events.read import all_of
 
+MUTANTS = [
+    ("src/pretrain/run/model_stages.py", "work.ranks.wait()  # until all have read it: it moves", "pass"),
+]
+LATE = """
+import os, sys, time
+from pretrain.cli.main import main
+from pretrain.run.work import Work
+opened = Work.opened
+Work.opened = lambda self, folder: (time.sleep(3 * self.ranks.number), opened(self, folder))[1]
+sys.exit(main(["run", "small.toml", "run.name=many", "--from", "release", "parallel.replicate=2"]))
+"""
+AGENT = f"""
+import sys
+from torch.distributed.elastic.rendezvous import RendezvousParameters
+from pretrain.parallel.agent import run
+from pretrain.parallel.launch import Rule
+meeting = RendezvousParameters("c10d", "localhost:0", "late", 1, 1, "localhost")
+sys.exit(run([sys.executable, "-c", {LATE!r}], 2, meeting, Rule()))
+"""
 RECIPE = """
 [run]
 name = "one"
@@ -93,6 +113,10 @@ def test_a_run_moves_from_two_ranks_to_four(tmp_path: Path) -> None:
         found.append((scores[-4:], (many.release / "model.safetensors").read_bytes()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6) and len(scores) == 8
     assert found[0][1] == found[1][1], "the model is the checkpoint's, whoever wrote it"
+
+    shutil.rmtree(many.release)  # a copy of the model that reads it late still finds it where it was written
+    done = subprocess.run([sys.executable, "-c", AGENT], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and (many.release / "model.safetensors").exists(), done.stderr
 
 
 def test_a_layout_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pretrain.run.restarts import restarted
 MUTANTS = [
     ("src/pretrain/parallel/agent.py", "self._rule.told(self.failure)", "pass"),
     ("src/pretrain/train/watchdog.py", "os._exit(HUNG)", "pass"),
-    ("src/pretrain/run/restarts.py", "since = event.time  # what", "pass  # what"),
+    ("src/pretrain/run/restarts.py", "since, stage = event.time", "_, stage = event.time"),
     ("src/pretrain/cli/run.py", "        launch.end_with_agent()", "        pass"),
 ]
 STEPS, EVERY = 60, 10
@@ -86,6 +86,7 @@ def test_what_is_lost_counts_from_the_last_start_or_save_and_names_the_stage(tmp
     scored = [replace(begun, time=now - 40), Stage("evaluate", "started", "", time=now - 30)]
     text = "rank 1 on node7 ended by SIGKILL, in evaluate; all ranks begin that again, 40 s are lost"
     assert told(*saved, *scored) == text
+    assert ", in the beginning; all ranks begin that again, 9 s" in told(*saved, *scored, replace(begun, time=now - 9))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pretrain.base.errors import DamagedError, UserError
 from pretrain.base.files import new_folder, verify, write
@@ -134,11 +135,10 @@ def _card(source: Path, family: Any, config: Any, lineage: Lineage) -> str:
 def _proof(source: Path, written: Path, config: Any, dtype: str, *, causal: bool) -> float:
     """The largest difference of logits, of random tokens, between what was read and what was written."""
     (model, _, _), (back, _, _) = load_folder(source), load_folder(written)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, config.vocab_size, (PROOF[0], proof_length(config)), generator=generator)
-    return agree(model, back, tokens, dtype, written, causal=causal)
+    return agree(model, back, proof_tokens(config), dtype, written, causal=causal)
 
 
-def proof_length(config: Any) -> int:
-    """Tokens of a sequence on which logits are compared."""
-    return min(PROOF[1], config.max_position_embeddings)
+def proof_tokens(config: Any) -> Tensor:
+    """Random ids [batch, seq] on which logits are compared."""
+    shape = PROOF[0], min(PROOF[1], config.max_position_embeddings)
+    return torch.randint(0, config.vocab_size, shape, generator=torch.Generator().manual_seed(0))

@@ -31,11 +31,11 @@ def release(
     shard_bytes: int,
     card: str,
     lineage: Lineage,
-    prove: Callable[[Path], float] = lambda folder: 0.0,
+    prove: Callable[[Path], float] | None = None,
     causal: bool = True,
 ) -> Released:
     """Replaces `folder` by a model, whose weights are asked for by name one at a time, its tokenizer and its card, once
-    `prove`, which returns how far logits are off, has let it pass.
+    `prove`, if any, which returns how far logits are off, has let it pass.
 
     A model that is not causal says so in config.json, under the name that transformers reads. Raises UserError, and
     leaves what stood there.
@@ -45,7 +45,7 @@ def release(
         said = said_of(tokenizer.end, causal=causal)
         write_model(partial, family, config, tensors, dtype=dtype, shard_bytes=shard_bytes, said=said)
         accompany(partial, tokenizer, card, lineage)
-        difference = prove(partial)
+        difference = prove(partial) if prove else 0.0
     return Released(str(folder), manifest_digest(read_manifest(folder)), difference)
 
 

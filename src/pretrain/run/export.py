@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pretrain.base.errors import UserError
@@ -13,7 +12,7 @@ from pretrain.events.kinds import Released
 from pretrain.model.folder import load_folder, make
 from pretrain.model.tensor_files import SHARD_BYTES
 from pretrain.model.weights import expand, held
-from pretrain.release.bring import PROOF, proof_length
+from pretrain.release.bring import proof_tokens
 from pretrain.release.card import card
 from pretrain.release.lineage import Lineage
 from pretrain.release.release import agree, release
@@ -54,13 +53,11 @@ def export(
         model, (back, _, _) = make(family, config), load_folder(partial)
         for weight in (weight for weight in expand(rows) if weight.tied is None):
             held(model, weight.name).data.copy_(ours(weight.name))
-        generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(0, config.vocab_size, (PROOF[0], proof_length(config)), generator=generator)
-        return agree(model, back, tokens, dtype, partial, causal=causal)
+        return agree(model, back, proof_tokens(config), dtype, partial, causal=causal)
 
     return release(
         folder, family, config, ours, tokenizer, dtype=dtype, shard_bytes=shard_bytes, card=card(facts),
-        lineage=facts.lineage, causal=causal, **({"prove": proof} if proved else {}),
+        lineage=facts.lineage, causal=causal, prove=proof if proved else None,
     )  # fmt: skip
 
 

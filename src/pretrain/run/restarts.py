@@ -23,7 +23,7 @@ def restarted(run: RunDirectory, failure: Failure) -> Restarted:
             case Saved(step=at) if at == saved:
                 since = event.time
             case Started():
-                since = event.time  # what came before it was lost before
+                since, stage = event.time, ""  # what came before it was lost before
             case Stage(state="started"):
                 stage = event.name
             case Step():
